@@ -1,0 +1,158 @@
+#include "host/cli/demo_command.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "aprime/runtime.hpp"
+#include "host/cli/exit_code.hpp"
+#include "host/cli/interrupt.hpp"
+#include "host/cli/progress.hpp"
+#include "host/cli/report.hpp"
+#include "host/cli/size_option.hpp"
+#include "kernels/histogram.hpp"
+#include "kernels/plain_file.hpp"
+#include "kernels/uppercase.hpp"
+
+namespace aprime::cli {
+namespace {
+
+using Bins = std::array<std::uint64_t, 256>;
+
+std::uint64_t lower_case_letters(const Bins& bins) {
+  std::uint64_t count = 0;
+  for (unsigned letter = 'a'; letter <= 'z'; ++letter) count += bins[letter];
+  return count;
+}
+
+Bins after_upper_casing(Bins bins) {
+  for (unsigned letter = 'a'; letter <= 'z'; ++letter) {
+    bins[letter - 'a' + 'A'] += bins[letter];
+    bins[letter] = 0;
+  }
+  return bins;
+}
+
+Bins count_through_pointer(std::span<const unsigned char> bytes) {
+  Bins bins{};
+  for (const unsigned char byte : bytes) ++bins[byte];
+  return bins;
+}
+
+Bins count_by_read(const std::string& path) {
+  Bins bins{};
+  kernels::for_each_element<unsigned char>(path, [&](std::uint64_t, unsigned char byte) { ++bins[byte]; });
+  return bins;
+}
+
+class Demo {
+ public:
+  Demo(const std::string& path, const DeviceChoice& choice)
+      : path_(path),
+        runtime_(choice.runtime_options()),
+        file_(runtime_.map(path, Access::read_write)),
+        progress_(interrupts_, true),
+        session_(runtime_, choice.granule, choice.memory, progress_) {
+    arguments_.files = {path};
+  }
+
+  bool run() {
+    const DeviceInfo device = runtime_.devices().front();
+    print(fmt::format("{}: {}, mapped for the CPU and for the device '{}' ({} of memory) at once.\n", path_,
+                      format_size(file_.size_bytes()), device.name, format_size(device.memory)));
+    kernel_reads();
+    kernel_stores();
+    others_look();
+    cpu_looks();
+    sync_and_look();
+    print(agrees_ ? "Everybody saw the same bytes.\n" : "SOMETHING DISAGREED: see above.\n");
+    return agrees_;
+  }
+
+ private:
+  void kernel_reads() {
+    const auto check = kernels::histogram.make_check(arguments_);
+    const auto result = kernels::histogram.run(session_, arguments_, files());
+    const auto& bins = std::get<std::vector<std::uint64_t>>(result.front().second);
+    std::copy(bins.begin(), bins.end(), before_.begin());
+    const Stats stats = runtime_.stats();
+    step("A kernel read the file and counted its bytes",
+         fmt::format("{} of them are lower-case letters; {} were copied to the device.",
+                     lower_case_letters(before_), format_size(ByteCount{stats.bytes_filled})),
+         check->disagreement(result));
+  }
+
+  void kernel_stores() {
+    changed_ = kernels::uppercase.make_check(arguments_);
+    const Stats before = runtime_.stats();
+    kernels::uppercase.run(session_, arguments_, files());
+    const Stats stats = runtime_.stats();
+    step("Another kernel turned them into upper case, in place",
+         fmt::format("It took {} device faults to write; {} now exist only in device memory.",
+                     stats.faults.device_write - before.faults.device_write,
+                     format_size(ByteCount{stats.dirty_bytes})),
+         {});
+  }
+
+  void others_look() {
+    const std::uint64_t stale = lower_case_letters(count_by_read(path_));
+    step("Another process, by plain read(2), before any sync",
+         fmt::format(
+             "It still finds {} lower-case letters, as promised: it may see what was last written back.",
+             stale),
+         {});
+  }
+
+  void cpu_looks() {
+    const Stats before = runtime_.stats();
+    const Bins seen = count_through_pointer(file_.host<const unsigned char>());
+    const Stats stats = runtime_.stats();
+    const std::uint64_t faults = stats.faults.host_read - before.faults.host_read;
+    const bool as_expected = seen == after_upper_casing(before_);
+    step("The CPU read the whole file through a pointer, before any sync",
+         fmt::format("It found {} lower-case letters; {} of its loads trapped and brought {} back.",
+                     lower_case_letters(seen), faults,
+                     format_size(ByteCount{stats.bytes_copied_back - before.bytes_copied_back})),
+         as_expected ? "" : "its bytes are not those that the kernel stored");
+  }
+
+  void sync_and_look() {
+    file_.sync();
+    step("After sync(), every process sees the stores, and they are on disk",
+         fmt::format("Plain read(2) finds {} lower-case letters.", lower_case_letters(count_by_read(path_))),
+         changed_->disagreement({}));
+  }
+
+  void step(const std::string& what, const std::string& seen, const std::string& disagreement) {
+    progress_.clear();
+    print(fmt::format("{}. {}.\n   {}\n", ++steps_, what, seen));
+    if (disagreement.empty()) return;
+    print(fmt::format("   DISAGREES: {}\n", disagreement));
+    agrees_ = false;
+  }
+
+  std::span<const Mapping> files() const { return {&file_, 1}; }
+
+  std::string path_;
+  InterruptWatch interrupts_;
+  Runtime runtime_;
+  Mapping file_;
+  TerminalProgress progress_;
+  kernels::Session session_;
+  kernels::Arguments arguments_;
+  std::unique_ptr<kernels::Check> changed_;
+  Bins before_{};
+  int steps_ = 0;
+  bool agrees_ = true;
+};
+
+}  // namespace
+
+int demo_command(const std::string& path, const DeviceChoice& choice) {
+  return Demo(path, choice).run() ? ExitCode::done : ExitCode::failed;
+}
+
+}  // namespace aprime::cli

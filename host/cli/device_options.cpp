@@ -1,0 +1,92 @@
+#include "host/cli/device_options.hpp"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "host/cli/size_option.hpp"
+
+namespace aprime::cli {
+namespace {
+
+constexpr std::uint64_t kGranulesMin = 16;
+
+template <class T>
+void add_choice(CLI::App& command, const std::string& name, T& value, const std::map<std::string, T>& choices,
+                const std::string& help) {
+  std::string names;
+  for (const auto& [word, unused] : choices) names += (names.empty() ? "" : "|") + word;
+  command
+      .add_option_function<std::string>(
+          name,
+          [name, &value, choices, names](const std::string& given) {
+            const auto found = choices.find(given);
+            if (found == choices.end()) {
+              throw CLI::ValidationError(name, fmt::format("'{}' is not one of {}", given, names));
+            }
+            value = found->second;
+          },
+          help)
+      ->type_name(names);
+}
+
+CLI::Option* add_size(CLI::App& command, const std::string& name, ByteCount& value, const std::string& help) {
+  return command
+      .add_option_function<std::string>(
+          name,
+          [name, &value](const std::string& given) {
+            const auto size = parse_size(given);
+            if (!size) {
+              throw CLI::ValidationError(name,
+                                         fmt::format("'{}' is not a size such as 4096, 64K or 1GiB", given));
+            }
+            value = *size;
+          },
+          help)
+      ->type_name("SIZE")
+      ->default_str(format_size_option(value));
+}
+
+}  // namespace
+
+RuntimeOptions DeviceChoice::runtime_options() const {
+  RuntimeOptions options;
+  options.devices = {DeviceOptions{.kind = kind, .memory = memory}};
+  options.granule = granule;
+  options.host_access = host_access;
+  return options;
+}
+
+void add_device_options(CLI::App& command, DeviceChoice& choice) {
+  add_choice<DeviceKind>(command, "--device", choice.kind,
+                         {{"auto", DeviceKind::automatic},
+                          {"emulated", DeviceKind::emulated},
+                          {"emulated-strict", DeviceKind::emulated_strict}},
+                         "device to run on (default: auto, the best there is; see `aprime info`)");
+  add_size(command, "--granule", choice.granule,
+           "unit of coherence and transfer, a power of two from 4K to 2M");
+  add_size(command, "--device-memory", choice.memory, "memory the device may use; files may be larger");
+  add_choice<HostAccess>(
+      command, "--host-access", choice.host_access,
+      {{"migrate", HostAccess::migrate}, {"bounce", HostAccess::bounce}, {"adaptive", HostAccess::adaptive}},
+      "how CPU reads and writes treat bytes that the device owns: take them back, copy them by way of a "
+      "bounce "
+      "buffer, or by cost (default: adaptive)");
+}
+
+void check_device_options(const DeviceChoice& choice) {
+  if (!GranuleSize::is_valid(choice.granule)) {
+    throw CLI::ValidationError("--granule", fmt::format("{} is not a power of two from 4K to 2M",
+                                                        format_size_option(choice.granule)));
+  }
+  const ByteCount needed{kGranulesMin * choice.granule.value};
+  if (choice.memory < needed) {
+    throw CLI::ValidationError(
+        "--device-memory",
+        fmt::format("{} is too small for granules of {}: at least {} ({} granules) are needed",
+                    format_size_option(choice.memory), format_size_option(choice.granule),
+                    format_size_option(needed), kGranulesMin));
+  }
+}
+
+}  // namespace aprime::cli

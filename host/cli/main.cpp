@@ -1,0 +1,167 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <string>
+
+#include "aprime/error.hpp"
+#include "aprime/version.hpp"
+#include "host/cli/demo_command.hpp"
+#include "host/cli/device_options.hpp"
+#include "host/cli/exit_code.hpp"
+#include "host/cli/info_command.hpp"
+#include "host/cli/report.hpp"
+#include "host/cli/run_command.hpp"
+#include "kernels/workload.hpp"
+
+namespace aprime::cli {
+namespace {
+
+/// What the command line asks for; empty if it asks for nothing.
+using Action = std::function<int()>;
+
+constexpr const char* kExitHelp =
+    "Exit status: 0 done; 1 failed, with one line on stderr; 2 wrong usage; 3 --verify or --concurrent-host "
+    "found a\n"
+    "disagreement; 130 interrupted between two launches (what was done is in the file and on disk).";
+
+constexpr const char* kRunHelp =
+    "Files may be larger than the device memory. Workloads that change their file end with a sync.\n"
+    "The JSON key 'file' is the file that is searched or changed (saxpy: Y); 'verified' is null without "
+    "--verify;\n"
+    "the counters include the few granules that carry arguments and results.\n";
+
+/// Not CLI11's own conversion, which makes a huge number of "-1".
+void add_count(CLI::App& command, const kernels::Argument& argument, std::uint64_t& value) {
+  const auto parse = [name = std::string(argument.name), &value](const std::string& given) {
+    const char* end = given.data() + given.size();
+    const auto [rest, error] = std::from_chars(given.data(), end, value);
+    if (error != std::errc{} || rest != end || value == 0) {
+      throw CLI::ValidationError(name, fmt::format("'{}' is not a whole number of at least 1", given));
+    }
+  };
+  command.add_option_function<std::string>(argument.name, parse, argument.help)
+      ->required()
+      ->type_name("COUNT");
+}
+
+void add_workload_arguments(CLI::App& command, const kernels::Workload& workload,
+                            kernels::Arguments& arguments) {
+  // Options keep pointers to their targets, so the list of files must not grow later.
+  std::size_t files = 0;
+  for (const auto& argument : workload.arguments)
+    files += std::holds_alternative<Access>(argument.value) ? 1 : 0;
+  arguments.files.resize(files);
+
+  std::size_t next_file = 0;
+  for (const kernels::Argument& argument : workload.arguments) {
+    if (std::holds_alternative<Access>(argument.value)) {
+      command.add_option(argument.name, arguments.files[next_file++], argument.help)->required();
+    } else if (const auto* text = std::get_if<std::string kernels::Arguments::*>(&argument.value)) {
+      command.add_option(argument.name, arguments.*(*text), argument.help)->required();
+    } else if (const auto* number = std::get_if<float kernels::Arguments::*>(&argument.value)) {
+      command.add_option(argument.name, arguments.*(*number), argument.help)->required();
+    } else if (const auto* count = std::get_if<std::uint64_t kernels::Arguments::*>(&argument.value)) {
+      add_count(command, argument, arguments.*(*count));
+    }
+  }
+}
+
+void add_run(CLI::App& app, RunOptions& options, Action& action) {
+  CLI::App* run =
+      app.add_subcommand("run", "run a kernel over a file; `aprime run WORKLOAD --help` tells more");
+  // Not required here: then a wrong name would be answered by "a subcommand is required".
+  run->require_subcommand(0, 1);
+  run->callback([run] {
+    if (run->get_subcommands().empty()) throw CLI::ValidationError("run", "name a WORKLOAD");
+  });
+  run->footer(kExitHelp);
+  for (const kernels::Workload* workload : kernels::all_workloads()) {
+    CLI::App* command = run->add_subcommand(workload->name, workload->help);
+    auto arguments = std::make_shared<kernels::Arguments>();
+    add_workload_arguments(*command, *workload, *arguments);
+    add_device_options(*command, options.device);
+    command->add_flag(
+        "--concurrent-host", options.concurrent_host,
+        "meanwhile, CPU threads read the files and store the bytes they find there again, under host "
+        "leases: no byte changes by that, but a stale or lost copy on either side would show; the files "
+        "must be writable, and nobody else may change them");
+    command->add_flag("--verify", options.verify, "compare with a computation by plain sequential C++");
+    command->add_flag("--json", options.device.json, "print one JSON object on stdout");
+    command->footer(std::string(kRunHelp) + kExitHelp);
+    command->callback([&options, &action, arguments, workload] {
+      check_device_options(options.device);
+      options.arguments = *arguments;
+      action = [&options, workload] { return run_command(*workload, options); };
+    });
+  }
+}
+
+void add_info(CLI::App& app, bool& json, Action& action) {
+  CLI::App* info =
+      app.add_subcommand("info", "what this machine has for aprime, and what missing parts cost");
+  info->add_flag("--json", json, "print one JSON object on stdout");
+  info->callback([&json, &action] { action = [&json] { return info_command(json); }; });
+}
+
+void add_demo(CLI::App& app, std::string& path, DeviceChoice& choice, Action& action) {
+  CLI::App* demo = app.add_subcommand("demo",
+                                      "show on FILE that kernels, CPU pointers and read(2) use the same "
+                                      "bytes; turns its letters to upper case");
+  demo->add_option("FILE", path, "file to change in place")->required();
+  add_device_options(*demo, choice);
+  demo->footer(kExitHelp);
+  demo->callback([&path, &choice, &action] {
+    check_device_options(choice);
+    action = [&path, &choice] { return demo_command(path, choice); };
+  });
+}
+
+int fail(const std::exception& error, int status) {
+  fmt::print(stderr, "aprime: {}\n", error.what());
+  return status;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("mmap for GPUs, coherent", "aprime");
+  app.set_version_flag("--version", fmt::format("aprime {}", library_version()));
+  app.require_subcommand(1);
+  Action action;
+  RunOptions run_options;
+  bool info_json = false;
+  std::string demo_path;
+  DeviceChoice demo_choice;
+  add_run(app, run_options, action);
+  add_info(app, info_json, action);
+  add_demo(app, demo_path, demo_choice, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    fmt::print(stderr, "aprime: {}; see `aprime --help`\n", error.what());
+    return ExitCode::usage;
+  }
+  return action();
+}
+
+}  // namespace
+}  // namespace aprime::cli
+
+int main(int argc, char** argv) {
+  using namespace aprime::cli;
+  // A file size limit is an error of the write that meets it, as a full disk is.
+  std::signal(SIGXFSZ, SIG_IGN);
+  try {
+    return run(argc, argv);
+  } catch (const Disagreement& error) {
+    return fail(error, ExitCode::mismatch);
+  } catch (const aprime::Error& error) {
+    return fail(error, error.code() == aprime::Errc::invalid_argument ? ExitCode::usage : ExitCode::failed);
+  } catch (const std::exception& error) {
+    return fail(error, ExitCode::failed);
+  }
+}

@@ -1,0 +1,109 @@
+#include "host/cli/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <stdexcept>
+
+#include "host/cli/size_option.hpp"
+
+namespace aprime::cli {
+namespace {
+
+std::string grouped(std::uint64_t number) {
+  std::string digits = std::to_string(number);
+  for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, 1, ',');
+  return digits;
+}
+
+std::string describe(std::uint64_t value) { return grouped(value); }
+std::string describe(double value) { return fmt::format("{}", value); }
+std::string describe(const std::vector<std::uint64_t>& values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return values[a] > values[b]; });
+  const auto used =
+      std::count_if(values.begin(), values.end(), [](std::uint64_t value) { return value != 0; });
+  std::string text = fmt::format("{} of {} in use", used, values.size());
+  for (std::size_t i = 0; i < std::min<std::size_t>(4, static_cast<std::size_t>(used)); ++i) {
+    text += fmt::format("{} {}: {}", i == 0 ? "; most in" : ",", order[i], grouped(values[order[i]]));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string printable(const std::string& text) {
+  const nlohmann::json value = text;
+  const std::string dumped = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return nlohmann::json::parse(dumped).get<std::string>();
+}
+
+std::string to_json(const RunReport& report) {
+  nlohmann::ordered_json result = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : report.result) {
+    std::visit([&, &key = name](const auto& v) { result[key] = v; }, value);
+  }
+  const Stats& stats = report.stats;
+  nlohmann::ordered_json json;
+  json["workload"] = report.workload;
+  json["device"] = report.device.name;
+  json["file"] = report.file;
+  json["bytes"] = report.bytes.value;
+  json["seconds"] = report.seconds;
+  json["verified"] = nullptr;
+  if (report.verified) json["verified"] = *report.verified;
+  json["result"] = std::move(result);
+  json["faults"] = {{"device_read", stats.faults.device_read},
+                    {"device_write", stats.faults.device_write},
+                    {"host_read", stats.faults.host_read},
+                    {"host_write", stats.faults.host_write}};
+  json["bytes_filled"] = stats.bytes_filled;
+  json["bytes_copied_back"] = stats.bytes_copied_back;
+  json["bytes_bounced"] = stats.bytes_bounced;
+  json["evictions"] = stats.evictions;
+  // A file name may be any bytes.
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+std::string to_text(const RunReport& report) {
+  const Stats& stats = report.stats;
+  const double rate = report.seconds > 0 ? static_cast<double>(report.bytes.value) / report.seconds : 0;
+  std::string text = fmt::format("{}  {}\n", report.workload, report.file);
+  const auto line = [&text](const std::string& name, const std::string& value) {
+    text += fmt::format("  {:<12}{}\n", name, value);
+  };
+  for (const auto& [name, value] : report.result) {
+    line(name, std::visit([](const auto& v) { return describe(v); }, value));
+  }
+  line("time", fmt::format("{:.3f} s for {} ({}/s)", report.seconds, format_size(report.bytes),
+                           format_size(ByteCount{static_cast<std::uint64_t>(rate)})));
+  line("device", fmt::format("{}, {} of memory", report.device.name, format_size(report.device.memory)));
+  line("faults", fmt::format("device {} to read, {} to write; host {} to read, {} to write",
+                             grouped(stats.faults.device_read), grouped(stats.faults.device_write),
+                             grouped(stats.faults.host_read), grouped(stats.faults.host_write)));
+  line("moved", fmt::format("{} to the device, {} back, {} bounced; {} evictions",
+                            format_size(ByteCount{stats.bytes_filled}),
+                            format_size(ByteCount{stats.bytes_copied_back}),
+                            format_size(ByteCount{stats.bytes_bounced}), grouped(stats.evictions)));
+  if (report.host_traffic) {
+    line("meanwhile", fmt::format("{} reads and {} writes by the CPU", grouped(report.host_traffic->first),
+                                  grouped(report.host_traffic->second)));
+  }
+  if (report.verified) line("verified", *report.verified ? "yes" : "NO: " + report.disagreement);
+  return text;
+}
+
+void print(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    throw std::runtime_error(fmt::format("standard output: cannot write: {}", std::strerror(errno)));
+  }
+}
+
+}  // namespace aprime::cli

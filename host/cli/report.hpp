@@ -1,0 +1,44 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "aprime/runtime.hpp"
+#include "aprime/stats.hpp"
+#include "aprime/units.hpp"
+#include "kernels/workload.hpp"
+
+namespace aprime::cli {
+
+/// What a run did.
+struct RunReport {
+  std::string workload;
+  DeviceInfo device;
+  /// The file searched or changed; of several, the first.
+  std::string file;
+  /// Of all files together.
+  ByteCount bytes;
+  /// From the first launch to the end of the sync.
+  double seconds = 0;
+  /// Empty if not asked for.
+  std::optional<bool> verified;
+  /// Why `verified` is false.
+  std::string disagreement;
+  kernels::Result result;
+  Stats stats;
+  /// Reads and writes by the CPU during the run, for --concurrent-host.
+  std::optional<std::pair<std::uint64_t, std::uint64_t>> host_traffic;
+};
+
+/// One JSON object, on one line.
+std::string to_json(const RunReport& report);
+/// For people.
+std::string to_text(const RunReport& report);
+
+/// Writes to stdout. \throws std::runtime_error if that fails
+void print(const std::string& text);
+
+/// A text of any bytes as a JSON string can hold it: what is no UTF-8 becomes U+FFFD.
+std::string printable(const std::string& text);
+
+}  // namespace aprime::cli

@@ -1,0 +1,191 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "aprime/access.hpp"
+#include "aprime/error.hpp"
+#include "aprime/runtime.hpp"
+#include "aprime/units.hpp"
+#include "host/device/executor.hpp"
+#include "host/device/frame_pool.hpp"
+#include "host/os/memory.hpp"
+
+namespace aprime::device {
+
+using aprime::detail::KernelBody;
+
+/// How far an operation on several granules came. The first `done` granules are as asked for; the others are
+/// as they were before. `status` says why it stopped early, and is ok if it did not.
+struct Progress {
+  GranuleCount done;
+  Status status;
+};
+
+/// The way to A: the backing file, as a device needs it. Implemented by the engine. Thread-safe.
+class HomePort {
+ public:
+  /// Reads from home; bytes beyond the end of the file are zeros. Valid answers: ok; io.
+  virtual Status read(ByteOffset at, std::span<std::byte> into) noexcept = 0;
+  /// Writes to home what lies below the end of the file. Valid answers: ok; io; no_space.
+  virtual Status write(ByteOffset at, std::span<const std::byte> from) noexcept = 0;
+  /// Home as memory for the *kernel* to copy from (UFFDIO_COPY), starting at byte 0 of the file. Our own
+  /// loads there could SIGBUS. May be shorter than the file, or empty: then use `read`. The last page's bytes
+  /// beyond the end of the file are zeros.
+  virtual std::span<const std::byte> alias() noexcept = 0;
+
+ protected:
+  ~HomePort() = default;
+};
+
+class Region;
+
+/// Told by a hardware-paged device that one of its threads touched a granule without the right. Implemented
+/// by the engine. Called on the faulting thread, inside a signal handler: allocates nothing.
+class FaultHandler {
+ public:
+  /// Valid answers: ok (the right was given; the access is tried again, and may fault again if the right was
+  /// taken away meanwhile); out_of_range (beyond the end of the file); access_denied (a store where the file
+  /// is mapped for reading); io; no_space; device_memory.
+  virtual Status on_device_fault(Region& region, GranuleIndex granule, bool write) noexcept = 0;
+
+ protected:
+  ~FaultHandler() = default;
+};
+
+/// What a device must know to hold A′ of one file.
+struct RegionParams {
+  RegionId id;
+  GranuleSize granule;
+  /// Frames that one granule takes (a power of two).
+  FrameCount frames_per_granule;
+  /// For messages.
+  std::string path;
+  /// Granules that the region must be able to hold at first; `Region::reserve` makes room for more.
+  GranuleCount granules;
+};
+
+/// A′ of one file on one device: copies and rights, granule by granule.
+///
+/// The engine decides what to do and in which order, holds the granule's transaction for each call, and owns
+/// the assignment of frames: `set_frame` comes before `fill` and `adopt`, `clear_frame` after `release`. A
+/// region only moves bytes and rights. Operations take runs so that they can be done in one go. All are
+/// `noexcept`, allocate nothing, and may be called by many threads at once for different granules; a call may
+/// be on a thread that is inside a fault of this or another device.
+class Region {
+ public:
+  virtual ~Region() = default;
+
+  /// Copies home into the granules' frames and lets the device read them. The granules had no right and have
+  /// frames. Valid answers: ok; io; out_of_range; resources.
+  virtual Progress fill(GranuleRange run, HomePort& home) noexcept = 0;
+  /// Zeroes the granules' frames and lets the device store. Valid answers: ok; resources.
+  virtual Progress adopt(GranuleRange run) noexcept = 0;
+  /// Lets the device store to granules that it may read. Valid answers: ok; resources.
+  virtual Progress grant_write(GranuleRange run) noexcept = 0;
+  /// Takes the write right, keeping the read right. When it returns no device thread can still store, and all
+  /// stores made are visible to `copy_home` and `read_copy`. Valid answers: ok; resources (the right was not
+  /// taken).
+  virtual Progress protect(GranuleRange run) noexcept = 0;
+  /// Takes every right and forgets the bytes. When it returns no device thread can still load. Valid answers:
+  /// ok; resources (nothing was taken).
+  virtual Progress release(GranuleRange run) noexcept = 0;
+  /// Copies protected granules to home. Valid answers: ok; io; no_space.
+  virtual Progress copy_home(GranuleRange run, HomePort& home) noexcept = 0;
+  /// Reads bytes of a protected granule's copy, from `offset` bytes into it.
+  virtual Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept = 0;
+  /// Replaces bytes of a protected granule's copy so that a device thread sees all of them or none (it may
+  /// fault meanwhile and wait for the granule). On failure the copy is as it was. Valid answers: ok;
+  /// resources.
+  virtual Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept = 0;
+
+  /// Gives back the rights that the directory says the device has (`write`: both, else reading only) after a
+  /// fault that should not have happened, because the hardware had fewer (over-protection). Nothing to do
+  /// where that cannot be. Valid answers: ok; resources.
+  virtual Status restore(GranuleRange, bool /*write*/) noexcept { return {}; }
+
+  /// How often rights were taken from more granules than asked for, because memory areas ran short.
+  virtual std::uint64_t over_protections() const noexcept { return 0; }
+
+  /// Hardware-paged: the device address of byte 0 of the file; nullptr on a software-paged device.
+  virtual std::byte* window() noexcept { return nullptr; }
+  /// Makes room for `granules` granules; addresses stay. Valid answers: ok; resources.
+  virtual Status reserve(GranuleCount granules) noexcept = 0;
+
+  /// Moves the bytes of a clean or dirty granule to another frame, rights and all (defragmentation for
+  /// leases). Software-paged only; the engine calls `set_frame` after it. Valid answers: ok; resources.
+  virtual Status move(GranuleIndex g, FrameIndex to) noexcept = 0;
+
+  const RegionParams& params() const noexcept { return params_; }
+
+  /// First frame of the granule. \pre has_frame(g)
+  FrameIndex frame_of(GranuleIndex g) const noexcept {
+    return FrameIndex{frames_[g.value].load(std::memory_order_relaxed) - 1u};
+  }
+  bool has_frame(GranuleIndex g) const noexcept {
+    return frames_[g.value].load(std::memory_order_relaxed) != 0;
+  }
+  void set_frame(GranuleIndex g, FrameIndex f) noexcept {
+    frames_[g.value].store(static_cast<std::uint32_t>(f.value + 1), std::memory_order_relaxed);
+  }
+  void clear_frame(GranuleIndex g) noexcept { frames_[g.value].store(0, std::memory_order_relaxed); }
+
+ protected:
+  explicit Region(RegionParams params) : params_(std::move(params)) {
+    frames_.reserve(params_.granules.value);
+  }
+
+  RegionParams params_;
+  /// First frame plus one, 0 = none. Written under the granule's transaction, which orders the relaxed
+  /// accesses.
+  os::GrowingTable<std::atomic<std::uint32_t>> frames_;
+};
+
+/// Memory and threads that run kernels. Thread-safe.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  const DeviceInfo& info() const noexcept { return info_; }
+  FramePool& frames() noexcept { return frames_; }
+  ByteCount frame_bytes() const noexcept { return frame_bytes_; }
+
+  /// Begins to hold granules of a file. The handler must outlive the region. \throws Error(resources)
+  virtual std::unique_ptr<Region> attach(RegionParams params, FaultHandler& handler) = 0;
+
+  /// Runs a grid to its end on the device's threads.
+  virtual LaunchResult run(const detail::KernelBody& body, const Grid& grid) = 0;
+
+  /// Software-paged: the device address of a frame; contiguous frames have contiguous addresses. nullptr on a
+  /// hardware-paged device.
+  virtual std::byte* frame_address(FrameIndex) noexcept { return nullptr; }
+  /// Software-paged: lets kernels touch a run of frames for the time of a lease, and stops them again.
+  /// `region` and `first` granule name the run in messages. Hardware-paged: nothing to do. Valid answers: ok;
+  /// resources.
+  virtual Status open_lease(Region& region, GranuleRange granules, Right right) noexcept = 0;
+  virtual void close_lease(Region& region, GranuleRange granules, Right right) noexcept = 0;
+
+  /// In words, for a fault that stopped a kernel (LaunchResult's fault): file, offset, right. Fills code,
+  /// path, offset, was_write and message of the status.
+  virtual void describe(const KernelFault& fault, DeviceFaultStatus& out) const = 0;
+
+ protected:
+  Device(DeviceInfo info, ByteCount frame_bytes, FrameCount frames)
+      : info_(std::move(info)), frame_bytes_(frame_bytes), frames_(frames) {}
+
+  DeviceInfo info_;
+  ByteCount frame_bytes_;
+  FramePool frames_;
+};
+
+/// The emulated device in its hardware-paged personality ("faulting"). \throws Error(resources |
+/// invalid_argument)
+std::unique_ptr<Device> make_emulated_faulting(const DeviceOptions& options, ByteCount frame_bytes);
+/// The emulated device in its software-paged personality ("strict"), a model of CUDA. \throws likewise
+std::unique_ptr<Device> make_emulated_strict(const DeviceOptions& options, ByteCount frame_bytes);
+
+}  // namespace aprime::device

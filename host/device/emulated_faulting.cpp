@@ -1,0 +1,100 @@
+#include "host/device/emulated_faulting.hpp"
+
+#include <algorithm>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "host/os/userfault.hpp"
+
+namespace aprime::device {
+
+FaultingRegion::FaultingRegion(RegionParams params, FaultHandler& handler)
+    : Region(std::move(params)), handler_(handler), granules_(params_.granules.value) {}
+
+os::TrapRegistration FaultingRegion::serve(std::byte* window, std::size_t size) {
+  window_ = window;
+  window_bytes_ = size;
+  return {window, size, *this};
+}
+
+Status FaultingRegion::reserve(GranuleCount granules) noexcept {
+  if (granules.value <= granules_.load(std::memory_order_relaxed)) return {};
+  if (params_.granule.bytes_of(granules).value > window_bytes_) return {Errc::resources, 0, {}};
+  try {
+    frames_.reserve(granules.value);
+  } catch (const Error& error) {
+    return {error.code(), error.system_error(), {}};
+  } catch (const std::bad_alloc&) {
+    return {Errc::resources, 0, {}};
+  }
+  granules_.store(granules.value, std::memory_order_release);
+  return {};
+}
+
+Status FaultingRegion::move(GranuleIndex /*g*/, FrameIndex /*to*/) noexcept {
+  return {Errc::invalid_argument, 0, {}};
+}
+
+os::TrapTarget::Answer FaultingRegion::on_trap(const os::Trap& trap) noexcept {
+  const ByteOffset at{static_cast<std::uint64_t>(trap.address - window_)};
+  const GranuleIndex granule = params_.granule.index_of(at);
+  Status status{Errc::out_of_range, 0, at};
+  if (granule.value < granules_.load(std::memory_order_acquire)) {
+    const ServingFault serving;
+    status = handler_.on_device_fault(*this, granule, trap.write);
+  }
+  if (status.is_ok()) return Answer::resolved;
+  if (!on_device_thread()) return Answer::bus_error;
+  stop_trapped_kernel(trap, fault_in_file(FaultReason::refused, params_.id, at, trap.write, status));
+  return Answer::resolved;
+}
+
+namespace {
+
+class EmulatedFaulting final : public EmulatedDevice {
+ public:
+  /// `obstacle`: why userfaultfd is not used; empty if it is.
+  EmulatedFaulting(const DeviceOptions& options, ByteCount frame_bytes, const std::string& obstacle)
+      : EmulatedDevice(options, frame_bytes, {"emulated", describe_trapping(obstacle), true}),
+        with_userfaultfd_(obstacle.empty()),
+        staging_(staging_buffers(info_.workers)) {}
+
+  std::unique_ptr<Region> attach(RegionParams params, FaultHandler& handler) override {
+    names_.set(params.id, params.path);
+    return with_userfaultfd_ ? make_userfault_region(std::move(params), handler, staging_)
+                             : make_protected_region(std::move(params), handler);
+  }
+  /// Kernels fault in what they touch.
+  Status open_lease(Region& /*region*/, GranuleRange /*granules*/, Right /*right*/) noexcept override {
+    return {};
+  }
+  void close_lease(Region& /*region*/, GranuleRange /*granules*/, Right /*right*/) noexcept override {}
+
+ private:
+  static std::string describe_trapping(const std::string& obstacle) {
+    const std::string what =
+        "CPU threads that run kernels, with page faults as of a GPU that can retry them; ";
+    if (obstacle.empty()) return what + "device memory traps by userfaultfd";
+    return what +
+           "device memory traps by mprotect, which is slower, because userfaultfd is not used: " + obstacle;
+  }
+  /// One for each device thread, which may fault at any time, and some for the host's own work on the device.
+  static unsigned staging_buffers(unsigned workers) noexcept {
+    constexpr unsigned for_host = 4;
+    return std::min(workers, StagingPool::kBuffersMax - for_host) + for_host;
+  }
+
+  const bool with_userfaultfd_;
+  StagingPool staging_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_emulated_faulting(const DeviceOptions& options, ByteCount frame_bytes) {
+  const std::string obstacle = options.without_userfaultfd ? "the options ask for a device without it"
+                                                           : os::UserfaultMemory::why_unavailable();
+  return std::make_unique<EmulatedFaulting>(options, frame_bytes, obstacle);
+}
+
+}  // namespace aprime::device

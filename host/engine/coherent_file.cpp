@@ -1,0 +1,105 @@
+#include "host/engine/coherent_file.hpp"
+
+#include <algorithm>
+
+namespace aprime::engine {
+namespace {
+
+FrameCount frames_per_granule(GranuleSize granule, device::Device& device) {
+  return FrameCount{std::max<std::uint64_t>(1, granule.bytes().value / device.frame_bytes().value)};
+}
+
+}  // namespace
+
+CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices,
+                           Counters& host)
+    : file_(std::move(file)), granule_(granule), devices_(devices.begin(), devices.end()), host_(host) {
+  const os::File::SizeResult size = file_.size();
+  if (!size.status.is_ok())
+    throw Error(Errc::cannot_open, file_.path() + ": its size cannot be read", file_.path(),
+                size.status.system_error);
+  const GranuleCount granules{std::max<std::uint64_t>(1, granule_.count_for(size.size).value)};
+  directory_.reserve(granules);
+  unsynced_.reserve(granules);
+  file_.extend_alias(size.size);
+  for (DeviceSlot* slot : devices_)
+    regions_.emplace_back(
+        *slot, *this, *this,
+        device::RegionParams{.id = 0,
+                             .granule = granule_,
+                             .frames_per_granule = frames_per_granule(granule_, slot->device()),
+                             .path = file_.path(),
+                             .granules = granules});
+}
+
+CoherentFile::~CoherentFile() {
+  // What could not be written home is given up by the caller; its frames go back all the same.
+  for (unsigned d = 0; d < devices_.size(); ++d) {
+    regions_[d].detach();
+    std::vector<device::FrameOwner> owners;
+    devices_[d]->device().frames().collect(regions_[d].id(), {GranuleIndex{0}, directory_.capacity()}, false,
+                                           owners);
+    for (const device::FrameOwner& owner : owners) {
+      const GranuleRange one{owner.granule, GranuleCount{1}};
+      static_cast<void>(regions_[d]->release(one));
+      mark_clean(one, d);
+      free_frames(one, d);
+    }
+    Counters::add(devices_[d]->counters().over_protections, regions_[d]->over_protections());
+  }
+}
+
+void CoherentFile::reserve(ByteCount size) {
+  const GranuleCount granules = granule_.count_for(size);
+  directory_.reserve(granules);
+  unsynced_.reserve(granules);
+  file_.extend_alias(size);
+  for (const auto& region : regions_)
+    if (!region->reserve(granules).is_ok())
+      throw Error(Errc::resources, file_.path() + ": no address space for a file of this size on a device",
+                  file_.path());
+}
+
+void CoherentFile::add_view(HostView& view) noexcept {
+  const ViewGate::Closed closed(view_gate_);
+  views_.push_back(&view);
+  // The view was mapped with all rights; the gate keeps everyone from taking or giving any while it learns
+  // the state of the granules that are not as at the beginning.
+  directory_.for_each_touched(view.granules(), [&](GranuleIndex g, GranuleWord w) {
+    const GranuleState s = w.state();
+    if (s.may_write(AgentId::cpu()) && !w.busy()) return;
+    // Taking rights away cannot fail in the end (ProtectedRange::set). A transaction under way may have shut
+    // out the host altogether.
+    const bool may_read = s.may_read(AgentId::cpu()) && !w.busy();
+    static_cast<void>(
+        view.set({g, GranuleCount{1}}, may_read ? os::Protection::read : os::Protection::none));
+  });
+}
+
+void CoherentFile::remove_view(HostView& view) noexcept {
+  const ViewGate::Closed closed(view_gate_);
+  std::erase(views_, &view);
+  Counters::add(host_.over_protections, view.over_protections());
+}
+
+std::uint64_t CoherentFile::view_over_protections() noexcept {
+  const ViewGate::Pass pass(view_gate_);
+  std::uint64_t sum = 0;
+  for (const HostView* view : views_) sum += view->over_protections();
+  return sum;
+}
+
+bool CoherentFile::any_view_contains(const void* p, std::size_t size) noexcept {
+  const ViewGate::Pass pass(view_gate_);
+  const auto* first = static_cast<const std::byte*>(p);
+  return std::any_of(views_.begin(), views_.end(), [&](const HostView* view) {
+    return size > 0 && (view->contains(first) || view->contains(first + size - 1));
+  });
+}
+
+void CoherentFile::advise(Advice advice) noexcept {
+  for (StreamDetector& stream : device_streams_) stream.advise(advice);
+  host_stream_.advise(advice);
+}
+
+}  // namespace aprime::engine

@@ -1,0 +1,219 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "aprime/access.hpp"
+#include "aprime/error.hpp"
+#include "aprime/mapping.hpp"
+#include "aprime/units.hpp"
+#include "host/coherence/transition_table.hpp"
+#include "host/device/device.hpp"
+#include "host/engine/counters.hpp"
+#include "host/engine/device_slot.hpp"
+#include "host/engine/directory.hpp"
+#include "host/engine/host_view.hpp"
+#include "host/engine/stream_detector.hpp"
+#include "host/engine/traffic.hpp"
+#include "host/engine/unsynced.hpp"
+#include "host/engine/view_gate.hpp"
+#include "host/engine/writeback_errors.hpp"
+#include "host/os/file.hpp"
+#include "host/sync/mutex.hpp"
+
+namespace aprime::engine {
+
+using coherence::AgentId;
+using coherence::Event;
+using coherence::Step;
+using device::Progress;
+
+/// The caller's own I/O inside a transaction (steps io_home and io_copy). Called with the granules held.
+class GranuleIo {
+ public:
+  /// Does the I/O on home for the part of the caller's request that lies in `run`.
+  virtual Status on_home(GranuleRange run) noexcept = 0;
+  /// Does it on the copy of granule `g` in `region`. Only events that may bounce get here.
+  virtual Status on_copy(GranuleIndex g, device::Region& region) noexcept = 0;
+
+ protected:
+  ~GranuleIo() = default;
+};
+
+/// How a transaction treats granules that are taken or pinned.
+enum class Patience : std::uint8_t {
+  wait,  ///< waits for them
+  skip,  ///< leaves them as they are (background work must not queue behind a long launch)
+};
+
+/// What is asked of a run of granules.
+struct Demand {
+  Event event;
+  AgentId requester = AgentId::cpu();
+  Patience patience = Patience::wait;
+  /// Leave each granule pinned.
+  bool pin = false;
+  /// An access trapped: the hardware has less than the directory allows, even if there is nothing to do.
+  bool is_fault = false;
+  /// The host view whose access faulted; rights are given to all views if null.
+  HostView* view = nullptr;
+  GranuleIo* io = nullptr;
+  /// Keep the CPU's pointers out while `io` works on home: direct I/O goes past the page cache, and the
+  /// kernel does not make it coherent with stores through a mapping of the same page. A write may leave the
+  /// page cache with the old bytes, a read may fail with EIO (a store to a hole that came in between).
+  bool shuts_out_host = false;
+  /// Software-paged leases: the first frame of the run reserved for the range whose first granule is
+  /// `placed_from`.
+  const FrameIndex* placement = nullptr;
+  GranuleIndex placed_from{};
+};
+
+/// One file and everything that is known about its granules: the directory, A′ on each device, the host
+/// views. All agents and all I/O of a runtime on this file go through here; `perform` is the only way to
+/// change a granule.
+///
+/// Thread-safe. Operations that are `noexcept` may run inside a signal handler and allocate nothing.
+class CoherentFile final : public device::FaultHandler, public HostFaultHandler, public device::HomePort {
+ public:
+  /// \throws Error(cannot_open | resources)
+  CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices, Counters& host);
+  /// \pre no transaction is under way; dirty bytes were copied home or are to be lost
+  ~CoherentFile();
+
+  os::File& file() noexcept { return file_; }
+  const std::string& path() const noexcept { return file_.path(); }
+  GranuleSize granule() const noexcept { return granule_; }
+  Directory& directory() noexcept { return directory_; }
+  device::Region& region(unsigned device) noexcept { return *regions_[device]; }
+  WritebackErrors& errors() noexcept { return errors_; }
+  DeviceSlot& device_slot(unsigned device) noexcept { return *devices_[device]; }
+  std::size_t device_count() const noexcept { return devices_.size(); }
+
+  /// Does `demand` for every granule of `range`, in runs of neighbours that are alike. Stops at the first
+  /// failure; what was done stays done.
+  Status perform(GranuleRange range, const Demand& demand) noexcept {
+    return perform_counted(range, demand).status;
+  }
+  /// The same, and says how many granules were done.
+  Progress perform_counted(GranuleRange range, const Demand& demand) noexcept;
+  /// The same for [first, first + 1) at least and up to `wanted` as far as the neighbours can be had at once.
+  Status perform_batch(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;
+  void unpin(GranuleRange range) noexcept;
+
+  /// Gives the frame of a granule back to the device's pool, if it can be had at once. Called for another
+  /// file's or this file's fault.
+  Status evict(unsigned device, GranuleIndex g) noexcept;
+
+  // Host views. Adding and removing waits for transactions that change CPU rights, and for nothing else.
+  void add_view(HostView& view) noexcept;
+  void remove_view(HostView& view) noexcept;
+  /// Over-protections of the views, and of a device's region, that exist now.
+  std::uint64_t view_over_protections() noexcept;
+  std::uint64_t device_over_protections(unsigned device) const noexcept {
+    return regions_[device]->over_protections();
+  }
+  bool any_view_contains(const void* p, std::size_t size) noexcept;
+
+  /// Makes tables and windows large enough for a file of `size` bytes. \throws Error(resources)
+  void reserve(ByteCount size);
+
+  /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or pinned. The first
+  /// error is returned after all were tried, and recorded.
+  Status write_back(GranuleRange range, Patience patience);
+  /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call.
+  Status sync(GranuleRange range);
+
+  /// Sets the file's size (both directions). Fails with io / no_space / resources and leaves everything as it
+  /// was.
+  Status resize(ByteCount size);
+  /// Makes a range read as zeros and frees its disk space.
+  Status punch(ByteRange range) noexcept;
+
+  void advise(Advice advice) noexcept;
+  StreamDetector& device_stream(unsigned device) noexcept { return device_streams_[device]; }
+  Traffic& traffic() noexcept { return traffic_; }
+  Counters& host_counters() noexcept { return host_; }
+
+  // device::FaultHandler
+  Status on_device_fault(device::Region& region, GranuleIndex granule, bool write) noexcept override;
+  // HostFaultHandler
+  Status on_host_fault(HostView& view, GranuleIndex granule, bool write) noexcept override;
+  bool is_backed(ByteOffset at) noexcept override;
+  // device::HomePort
+  Status read(ByteOffset at, std::span<std::byte> into) noexcept override { return file_.read(at, into); }
+  Status write(ByteOffset at, std::span<const std::byte> from) noexcept override {
+    return file_.write(at, from);
+  }
+  std::span<const std::byte> alias() noexcept override { return file_.alias(); }
+
+ private:
+  /// Granules that one transaction holds, all in the same state.
+  struct Run {
+    GranuleRange range;
+    GranuleState state;
+  };
+
+  // transaction.cpp: how a run is taken, worked through and let go.
+  Progress perform_run(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;
+  bool take_first(GranuleIndex g, const Demand& demand, Run& run) noexcept;
+  void take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept;
+  Status execute(Run& run, const Demand& demand) noexcept;
+  Status finish(Run& run, const Demand& demand, bool nothing_planned) noexcept;
+  Status settle(Run& run, Progress progress, Step step, AgentId requester) noexcept;
+  void let_go(GranuleRange range, bool pin) noexcept;
+
+  // steps.cpp: what each step does to the hardware and the bytes. Each ends in `settle`.
+  Status take_step(Run& run, Step step, const Demand& demand) noexcept;
+  Status protect(Run& run, AgentId requester) noexcept;
+  Status copy_home(Run& run, AgentId requester) noexcept;
+  Status revoke(Run& run, Step step, AgentId requester) noexcept;
+  Status release(Run& run, unsigned device, Step step, AgentId requester) noexcept;
+  Status fill(Run& run, Step step, const Demand& demand) noexcept;
+  Status grant_to_host(Run& run, Step step, const Demand& demand) noexcept;
+  Status grant_write_to_device(Run& run, AgentId requester) noexcept;
+  Status do_io(Run& run, Step step, const Demand& demand) noexcept;
+  Status set_views(Run& run, HostView* only, os::Protection p) noexcept;
+
+  // frames.cpp: where A' lies.
+  Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;
+  Status obtain_frame(GranuleIndex g, unsigned device, bool may_wait) noexcept;
+  Status place(GranuleIndex g, unsigned device, const Demand& demand) noexcept;
+  void free_frames(GranuleRange run, unsigned device) noexcept;
+  void mark_dirty(GranuleRange run, unsigned device) noexcept;
+  void mark_clean(GranuleRange run, unsigned device) noexcept;
+
+  // faults.cpp
+  GranuleCount clip_to_file(GranuleIndex g, GranuleCount wanted, ByteCount file_size) const noexcept;
+  void throttle(GranuleIndex g, AgentId requester) noexcept;
+
+  // writeback.cpp
+  std::vector<GranuleRange> dirty_runs(GranuleRange range);
+  Status rewrite(const std::vector<GranuleRange>& ranges);
+  Status forget_from(GranuleIndex first);
+
+  os::File file_;
+  const GranuleSize granule_;
+  const std::vector<DeviceSlot*> devices_;
+  Counters& host_;
+  Directory directory_;
+  std::vector<AttachedRegion> regions_;
+
+  ViewGate view_gate_;
+  /// Changed with the gate closed, read by those who passed it.
+  std::vector<HostView*> views_;
+
+  std::array<StreamDetector, AgentId::kDevicesMax> device_streams_;
+  StreamDetector host_stream_;
+  Traffic traffic_;
+  WritebackErrors errors_;
+  Unsynced unsynced_;
+  sync::Mutex sync_mutex_{sync::LockRank::file_sync};
+  bool last_sync_failed_ APRIME_GUARDED_BY(sync_mutex_) = false;
+};
+
+}  // namespace aprime::engine

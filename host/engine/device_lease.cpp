@@ -1,0 +1,319 @@
+#include "host/engine/device_lease.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <numeric>
+#include <optional>
+#include <thread>
+
+#include "host/engine/failure.hpp"
+
+namespace aprime::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// How long a launch waits for device memory that other leases hold.
+constexpr std::chrono::seconds kMemoryWaitMax{30};
+constexpr std::chrono::microseconds kRetryPause{100};
+/// How often a granule that is busy is asked to leave before another place is tried.
+constexpr int kEvictTriesMax = 64;
+
+Right stronger(Right a, Right b) noexcept {
+  if (a == b) return a;
+  return Right::read_write;  // one reads what the other stores: the bytes must be there
+}
+
+/// The granules of `bytes` that a write-only lease replaces whole. The last granule counts as whole if the
+/// range reaches the end of the file.
+GranuleRange whole_granules(GranuleSize granule, ByteRange bytes, ByteCount file_size) noexcept {
+  const std::uint64_t size = granule.bytes().value;
+  const std::uint64_t first = (bytes.first.value + size - 1) / size;
+  const std::uint64_t end = bytes.end().value >= file_size.value
+                                ? granule.count_for(bytes.end() - ByteOffset{0}).value
+                                : bytes.end().value / size;
+  return {GranuleIndex{first}, GranuleCount{end > first ? end - first : 0}};
+}
+
+}  // namespace
+
+DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests) : slot_(slot) {
+  std::vector<Held> wanted;
+  for (const FileRequest& r : requests)
+    if (!r.range.empty())
+      wanted.push_back({r.file.get(), r.range, r.file->granule().covering(r.range), r.right, nullptr});
+  std::sort(wanted.begin(), wanted.end(), [](const Held& a, const Held& b) {
+    if (a.file != b.file) return std::less<>{}(a.file, b.file);
+    return a.bytes.first < b.bytes.first;
+  });
+  std::vector<Held> merged;
+  std::uint64_t frames = 0;
+  for (const Held& w : wanted) {
+    if (!merged.empty() && merged.back().file == w.file && w.granules.first < merged.back().granules.end()) {
+      Held& m = merged.back();
+      // Bytes between two ranges that share a granule belong to neither, so they must be there.
+      const bool has_gap = m.bytes.end() < w.bytes.first;
+      const std::uint64_t bytes_end = std::max(m.bytes.end().value, w.bytes.end().value);
+      m.bytes.size = ByteOffset{bytes_end} - m.bytes.first;
+      m.granules = m.file->granule().covering(m.bytes);
+      m.right = has_gap && includes_write(m.right) ? Right::read_write : stronger(m.right, w.right);
+    } else {
+      merged.push_back(w);
+    }
+  }
+  for (const Held& m : merged)
+    frames += m.granules.count.value * m.file->region(slot_.number()).params().frames_per_granule.value;
+  const std::uint64_t capacity = slot_.device().frames().capacity().value;
+  if (frames > capacity) {
+    const std::uint64_t frame_bytes = slot_.device().frame_bytes().value;
+    throw Error(
+        Errc::device_memory,
+        fmt::format("device memory is too small for one lease: {} bytes are needed, the device has {}; give "
+                    "it more memory (--device-memory) or lease less at once",
+                    frames * frame_bytes, capacity * frame_bytes),
+        merged.front().file->path());
+  }
+  held_.reserve(merged.size());
+  try {
+    if (!acquire_each(merged)) acquire_packed(merged, FrameCount{frames});
+  } catch (...) {
+    release_all();
+    throw;
+  }
+}
+
+DeviceLeases::~DeviceLeases() { release_all(); }
+
+void DeviceLeases::release_all() noexcept {
+  for (const Held& h : held_) release(h);
+  held_.clear();
+}
+
+bool DeviceLeases::acquire_each(std::vector<Held>& wanted) {
+  for (Held& w : wanted) {
+    if (acquire(w)) continue;
+    release_all();
+    return false;
+  }
+  return true;
+}
+
+void DeviceLeases::acquire_packed(std::vector<Held>& wanted, FrameCount total) {
+  // Ranges of large granules first, so that each begins at a multiple of its granule; taken in ascending
+  // order all the same.
+  std::vector<std::size_t> by_step(wanted.size());
+  std::iota(by_step.begin(), by_step.end(), std::size_t{0});
+  std::stable_sort(by_step.begin(), by_step.end(),
+                   [&](std::size_t a, std::size_t b) { return step_of(wanted[a]) > step_of(wanted[b]); });
+  std::vector<std::uint64_t> begins(wanted.size());
+  std::uint64_t end = 0;
+  for (const std::size_t i : by_step) {
+    begins[i] = end;
+    end += frames_of(wanted[i]).value;
+  }
+  in_reserved_run(wanted[by_step.front()], total, [&](FrameIndex first, Status& why) {
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      if (place_in(wanted[i], FrameIndex{first.value + begins[i]}, why)) {
+        open(wanted[i]);
+        continue;
+      }
+      release_all();
+      return false;
+    }
+    return true;
+  });
+}
+
+detail::LeasedMemory DeviceLeases::memory_of(const FileRequest& request) const noexcept {
+  for (const Held& h : held_)
+    if (h.file == request.file.get() && request.range.first >= h.bytes.first &&
+        request.range.end() <= h.bytes.end()) {
+      const ByteOffset start = h.file->granule().offset_of(h.granules.first);
+      return {h.data + (request.range.first - start).value,
+              static_cast<std::size_t>(request.range.size.value)};
+    }
+  return {nullptr, 0};
+}
+
+bool DeviceLeases::acquire(Held& held) {
+  CoherentFile& file = *held.file;
+  const os::File::SizeResult size = file.file().size();
+  throw_if_failed(size.status, file.path(), "lease");
+  if (held.bytes.end().value > size.size.value)
+    throw_if_failed({Errc::out_of_range, 0, ByteOffset{size.size.value}}, file.path(), "lease");
+  if (slot_.device().info().hardware_paged) {
+    const Progress p = pin(held, nullptr);
+    if (!p.status.is_ok()) unpin(file, {held.granules.first, p.done});
+    throw_if_failed(p.status, file.path(), "lease");
+  } else if (!is_contiguous(held) || !acquire_in_place(held)) {
+    if (!acquire_placed(held)) return false;
+  }
+  open(held);
+  return true;
+}
+
+void DeviceLeases::open(Held& held) {
+  CoherentFile& file = *held.file;
+  device::Region& region = file.region(slot_.number());
+  held.data = slot_.device().info().hardware_paged
+                  ? region.window() + file.granule().offset_of(held.granules.first).value
+                  : slot_.device().frame_address(region.frame_of(held.granules.first));
+  const Status status = slot_.device().open_lease(region, held.granules, held.right);
+  if (!status.is_ok()) unpin(file, held.granules);
+  throw_if_failed(status, file.path(), "open a lease");
+  held_.push_back(held);
+}
+
+FrameCount DeviceLeases::step_of(const Held& held) const noexcept {
+  return held.file->region(slot_.number()).params().frames_per_granule;
+}
+
+FrameCount DeviceLeases::frames_of(const Held& held) const noexcept {
+  return FrameCount{held.granules.count.value * step_of(held).value};
+}
+
+bool DeviceLeases::is_contiguous(const Held& held) const noexcept {
+  device::Region& region = held.file->region(slot_.number());
+  const std::uint64_t step = region.params().frames_per_granule.value;
+  if (!region.has_frame(held.granules.first)) return false;
+  const std::uint64_t first = region.frame_of(held.granules.first).value;
+  for (std::uint64_t i = 1; i < held.granules.count.value; ++i) {
+    const GranuleIndex g = held.granules.first + GranuleCount{i};
+    if (!region.has_frame(g) || region.frame_of(g).value != first + i * step) return false;
+  }
+  return true;
+}
+
+bool DeviceLeases::acquire_in_place(Held& held) {
+  const Progress p = pin(held, nullptr);
+  // Between the look and the pin a granule may have left and come back elsewhere.
+  if (p.status.is_ok() && is_contiguous(held)) return true;
+  unpin(*held.file, {held.granules.first, p.done});
+  throw_if_failed(p.status, held.file->path(), "lease");
+  return false;
+}
+
+bool DeviceLeases::acquire_placed(Held& held) {
+  return in_reserved_run(held, frames_of(held),
+                         [&](FrameIndex first, Status& why) { return place_in(held, first, why); });
+}
+
+template <class Use>
+bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Use use) {
+  device::FramePool& pool = slot_.device().frames();
+  const auto deadline = Clock::now() + kMemoryWaitMax;
+  for (;;) {
+    const std::optional<FrameIndex> first = pool.reserve_run(count, step_of(aligned_for));
+    Status why;
+    bool is_done = false;
+    try {
+      is_done = first && use(*first, why);
+    } catch (...) {
+      pool.cancel_run(*first, count);
+      throw;
+    }
+    // Also after a success: a granule that was in its place already was not assigned to it, so that its frame
+    // is still called reserved.
+    if (first) pool.cancel_run(*first, count);
+    if (is_done) return true;
+    // Nobody else's doing, and nothing to wait for: what this launch has leased already lies in the way.
+    if (!first && !held_.empty()) return false;
+    const std::string& path = aligned_for.file->path();
+    const ByteOffset at = aligned_for.bytes.first;
+    // What cannot be written home stays where it is, and that is the caller's answer.
+    if (!why.is_ok()) throw_if_failed({why.code, why.system_error, at}, path, "make room for a lease");
+    if (Clock::now() > deadline) throw_if_failed({Errc::device_memory, 0, at}, path, "lease");
+    std::this_thread::sleep_for(kRetryPause);
+  }
+}
+
+bool DeviceLeases::place_in(const Held& held, FrameIndex first, Status& why) {
+  if (!clear_window(held, first, frames_of(held), why)) return false;
+  const Progress p = pin(held, &first);
+  if (p.status.is_ok()) return true;
+  unpin(*held.file, {held.granules.first, p.done});
+  throw_if_failed(p.status, held.file->path(), "lease");
+  return false;
+}
+
+bool DeviceLeases::clear_window(const Held& held, FrameIndex first, FrameCount count, Status& why) noexcept {
+  device::Region& region = held.file->region(slot_.number());
+  const std::uint64_t step = region.params().frames_per_granule.value;
+  for (std::uint64_t i = 0; i < count.value; ++i) {
+    const FrameIndex frame{first.value + i};
+    for (int tries = 0;; ++tries) {
+      const auto owner = slot_.device().frames().owner_at(frame);
+      if (!owner) break;
+      const bool is_home_already = owner->region == region.params().id && i % step == 0 &&
+                                   owner->granule == held.granules.first + GranuleCount{i / step};
+      if (is_home_already) break;
+      if (tries >= kEvictTriesMax) return false;
+      if (tries > 0) std::this_thread::sleep_for(kRetryPause);
+      const DeviceSlot::FileUse use(slot_, owner->region);
+      if (use.get() != nullptr) why = use.get()->evict(slot_.number(), owner->granule);
+    }
+  }
+  return true;
+}
+
+Progress DeviceLeases::pin(const Held& held, const FrameIndex* placement) {
+  CoherentFile& file = *held.file;
+  Demand demand{.event = held.right == Right::read ? Event::read : Event::write,
+                .requester = slot_.agent(),
+                .pin = true,
+                .placement = placement,
+                .placed_from = held.granules.first};
+  if (held.right != Right::write) return file.perform_counted(held.granules, demand);
+
+  const os::File::SizeResult size = file.file().size();
+  if (!size.status.is_ok()) return {GranuleCount{0}, size.status};
+  const GranuleRange whole = whole_granules(file.granule(), held.bytes, size.size);
+  GranuleCount done{0};
+  while (done.value < held.granules.count.value) {
+    const GranuleIndex g = held.granules.first + done;
+    const bool inside = g >= whole.first && g < whole.end();
+    const GranuleIndex end = inside                                                 ? whole.end()
+                             : g < whole.first && whole.first < held.granules.end() ? whole.first
+                                                                                    : held.granules.end();
+    demand.event = inside ? Event::overwrite : Event::write;
+    const Progress p = file.perform_counted({g, end - g}, demand);
+    done.value += p.done.value;
+    if (!p.status.is_ok()) return {done, p.status};
+  }
+  return {done, {}};
+}
+
+void DeviceLeases::unpin(CoherentFile& file, GranuleRange granules) noexcept {
+  device::Region& region = file.region(slot_.number());
+  for (std::uint64_t i = 0; i < granules.count.value; ++i)
+    slot_.device().frames().unpin(region.frame_of(granules.first + GranuleCount{i}),
+                                  region.params().frames_per_granule);
+  file.unpin(granules);
+}
+
+void DeviceLeases::release(const Held& held) noexcept {
+  slot_.device().close_lease(held.file->region(slot_.number()), held.granules, held.right);
+  unpin(*held.file, held.granules);
+}
+
+void adopt_ahead(DeviceSlot& slot, const FileRequest& request, std::span<const FileRequest> all) noexcept {
+  CoherentFile& file = *request.file;
+  const bool is_read_too = std::any_of(all.begin(), all.end(), [&](const FileRequest& other) {
+    return other.file == request.file && other.right != Right::write &&
+           other.range.first < request.range.end() && request.range.first < other.range.end();
+  });
+  if (is_read_too) return;
+  const os::File::SizeResult size = file.file().size();
+  if (!size.status.is_ok() || request.range.end().value > size.size.value) return;
+  const GranuleRange whole = whole_granules(file.granule(), request.range, size.size);
+  const std::uint64_t room = slot.device().frames().free_count().value /
+                             file.region(slot.number()).params().frames_per_granule.value;
+  const GranuleRange now{whole.first, GranuleCount{std::min(room, whole.count.value)}};
+  // A failure here costs a fill later and nothing else.
+  static_cast<void>(file.perform(now, {.event = Event::overwrite, .requester = slot.agent()}));
+}
+
+}  // namespace aprime::engine

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "aprime/error.hpp"
+#include "host/coherence/granule_state.hpp"
+#include "host/device/device.hpp"
+#include "host/engine/counters.hpp"
+
+namespace aprime::engine {
+
+class CoherentFile;
+
+/// A device in a runtime: its place among the agents, its counters, and which file each of its regions
+/// belongs to, so that a full frame pool can find the owner of a frame.
+class DeviceSlot {
+  struct Entry {
+    std::atomic<CoherentFile*> file{nullptr};
+    std::atomic<unsigned> users{0};
+  };
+
+ public:
+  static constexpr std::size_t kRegionsMax = 4096;
+
+  DeviceSlot(unsigned number, std::unique_ptr<device::Device> device)
+      : number_(number),
+        device_(std::move(device)),
+        regions_(std::make_unique<std::array<Entry, kRegionsMax>>()) {}
+
+  unsigned number() const noexcept { return number_; }
+  coherence::AgentId agent() const noexcept { return coherence::AgentId::device(number_); }
+  device::Device& device() noexcept { return *device_; }
+  Counters& counters() noexcept { return counters_; }
+
+  /// Takes a free region id for `file`. \throws Error(resources) if all are in use.
+  device::RegionId attach(CoherentFile& file, const std::string& path) {
+    for (std::size_t i = 0; i < kRegionsMax; ++i) {
+      CoherentFile* none = nullptr;
+      if ((*regions_)[i].file.compare_exchange_strong(none, &file)) return static_cast<device::RegionId>(i);
+    }
+    throw Error(Errc::resources, path + ": too many files are mapped on one device; unmap some", path);
+  }
+  /// Returns when no thread uses the file through this id any more.
+  void detach(device::RegionId id) noexcept {
+    Entry& e = (*regions_)[id];
+    e.file.store(nullptr);
+    for (auto users = e.users.load(); users != 0; users = e.users.load()) e.users.wait(users);
+  }
+
+  /// Keeps the file of a region alive for a scope. Empty if the region is gone.
+  class FileUse {
+   public:
+    FileUse(DeviceSlot& slot, device::RegionId id) noexcept : entry_((*slot.regions_)[id]) {
+      entry_.users.fetch_add(
+          1);  // sequentially consistent with detach: either it waits for us, or we see null
+      file_ = entry_.file.load();
+    }
+    ~FileUse() {
+      if (entry_.users.fetch_sub(1) == 1) entry_.users.notify_all();
+    }
+    FileUse(const FileUse&) = delete;
+    FileUse& operator=(const FileUse&) = delete;
+    CoherentFile* get() const noexcept { return file_; }
+
+   private:
+    Entry& entry_;
+    CoherentFile* file_;
+  };
+
+ private:
+  const unsigned number_;
+  const std::unique_ptr<device::Device> device_;
+  Counters counters_;
+  std::unique_ptr<std::array<Entry, kRegionsMax>> regions_;
+};
+
+/// A file's region on a device, under an id by which the device's frames find the file.
+class AttachedRegion {
+ public:
+  /// \throws Error(resources)
+  AttachedRegion(DeviceSlot& slot, CoherentFile& file, device::FaultHandler& handler,
+                 device::RegionParams params)
+      : slot_(&slot), id_(slot.attach(file, params.path)) {
+    params.id = id_;
+    try {
+      region_ = slot.device().attach(std::move(params), handler);
+    } catch (...) {
+      slot.detach(id_);
+      throw;
+    }
+  }
+  AttachedRegion(AttachedRegion&& o) noexcept
+      : slot_(std::exchange(o.slot_, nullptr)), id_(o.id_), region_(std::move(o.region_)) {}
+  AttachedRegion& operator=(AttachedRegion&&) = delete;
+  ~AttachedRegion() { detach(); }
+
+  /// Returns when no thread can reach the file through the device any more.
+  void detach() noexcept {
+    if (slot_ != nullptr) std::exchange(slot_, nullptr)->detach(id_);
+  }
+
+  device::RegionId id() const noexcept { return id_; }
+  device::Region* get() const noexcept { return region_.get(); }
+  device::Region* operator->() const noexcept { return region_.get(); }
+  device::Region& operator*() const noexcept { return *region_; }
+
+ private:
+  DeviceSlot* slot_;
+  device::RegionId id_;
+  std::unique_ptr<device::Region> region_;
+};
+
+}  // namespace aprime::engine

@@ -1,0 +1,51 @@
+#include "host/engine/failure.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace aprime::engine {
+namespace {
+
+std::string_view reason_and_remedy(Errc code) {
+  switch (code) {
+    case Errc::ok: return "no error";
+    case Errc::invalid_argument: return "the request can never be right";
+    case Errc::cannot_open: return "the file cannot be used";
+    case Errc::conflict: return "the request contradicts an existing mapping";
+    case Errc::access_denied:
+      return "the file is mapped for reading; map it with Access::read_write to store to it";
+    case Errc::out_of_range: return "beyond the end of the file; was it truncated by another process?";
+    case Errc::io:
+      return "the file system reports an I/O error; the bytes that could not be written are kept";
+    case Errc::no_space: return "the file system is full; the bytes are kept: free some space and sync again";
+    case Errc::device_memory:
+      return "all device memory is in use by launches; give the device more memory or lease less at once";
+    case Errc::resources:
+      return "out of memory or memory areas; see vm.max_map_count and the limits of the process";
+    case Errc::kernel_failed: return "the kernel failed";
+  }
+  return "unknown error";
+}
+
+bool has_place(Errc code) {
+  return code == Errc::access_denied || code == Errc::out_of_range || code == Errc::io ||
+         code == Errc::no_space;
+}
+
+}  // namespace
+
+std::string describe(const Status& status, const std::string& path, std::string_view doing) {
+  std::string text = fmt::format("{}: {}", path, doing);
+  if (has_place(status.code)) text += fmt::format(" at offset {}", status.offset.value);
+  text += fmt::format(": {}", reason_and_remedy(status.code));
+  if (status.system_error != 0) text += fmt::format(" ({})", std::strerror(status.system_error));
+  return text;
+}
+
+void throw_if_failed(const Status& status, const std::string& path, std::string_view doing) {
+  if (!status.is_ok())
+    throw Error(status.code, describe(status, path, doing), path, status.system_error, status.offset);
+}
+
+}  // namespace aprime::engine

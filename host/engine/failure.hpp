@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "aprime/error.hpp"
+
+namespace aprime::engine {
+
+/// In words: what was being done to which file, where, why it failed, and what to do about it.
+std::string describe(const Status& status, const std::string& path, std::string_view doing);
+
+/// Throws the Error for a failed status; does nothing for one that is ok.
+void throw_if_failed(const Status& status, const std::string& path, std::string_view doing);
+
+/// Does what `set_up` does for a file; an error of a layer that knows no files is given the file's name.
+template <class SetUp>
+auto set_up_for(const std::string& path, SetUp set_up) {
+  try {
+    return set_up();
+  } catch (const Error& e) {
+    if (!e.path().empty()) throw;
+    throw Error(e.code(), "cannot map '" + path + "': " + e.what(), path, e.system_error(), e.offset());
+  }
+}
+
+}  // namespace aprime::engine

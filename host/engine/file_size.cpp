@@ -1,0 +1,86 @@
+#include <algorithm>
+#include <vector>
+
+#include "host/engine/coherent_file.hpp"
+
+namespace aprime::engine {
+namespace {
+
+/// Runs one call on the file while its granules are held.
+template <class Fn>
+class CallIo final : public GranuleIo {
+ public:
+  explicit CallIo(Fn fn) noexcept : fn_(std::move(fn)) {}
+  Status on_home(GranuleRange run) noexcept override { return fn_(run); }
+  Status on_copy(GranuleIndex, device::Region&) noexcept override { return {}; }
+
+ private:
+  Fn fn_;
+};
+
+}  // namespace
+
+Status CoherentFile::resize(ByteCount size) {
+  const os::File::SizeResult before = file_.size();
+  if (!before.status.is_ok()) return before.status;
+  if (size.value > before.size.value) {
+    reserve(size);
+    // Copies that lay beyond the end, because a shrink could not take them away or was another process's:
+    // what comes to lie there now is zeros.
+    const Status status = forget_from(GranuleIndex{granule_.count_for(before.size).value});
+    if (!status.is_ok()) return status;
+  }
+
+  // The granule that holds the old or the new end comes home first and leaves the devices, so that what the
+  // kernel zeroes there (the rest of the last page when it shrinks, nothing but zeros when it grows) is what
+  // everyone reads.
+  const ByteCount border{std::min(size.value, before.size.value)};
+  CallIo io([&](GranuleRange) noexcept { return file_.truncate(size); });
+  const Status status = border.value % granule_.bytes().value == 0
+                            ? file_.truncate(size)
+                            : perform({granule_.index_of(ByteOffset{border.value}), GranuleCount{1}},
+                                      {.event = Event::io_write, .io = &io});
+  if (!status.is_ok() || size.value >= before.size.value) return status;
+  // From here on the file system has forgotten the bytes, and no fault gets beyond the new end (the size is
+  // looked at on each): the copies may go (rule 10). The file is shorter even if one cannot be taken away
+  // now: it is out of reach, what it has past the end is never written, and it goes before the file grows.
+  static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}));
+  return {};
+}
+
+Status CoherentFile::forget_from(GranuleIndex first) {
+  std::vector<device::FrameOwner> owners;
+  const GranuleRange beyond{first, GranuleCount{directory_.capacity().value - first.value}};
+  for (std::size_t d = 0; d < devices_.size(); ++d)
+    devices_[d]->device().frames().collect(regions_[d].id(), beyond, false, owners);
+  Status first_error;
+  for (const device::FrameOwner& owner : owners) {
+    const Status status = perform({owner.granule, GranuleCount{1}}, {.event = Event::discard});
+    if (first_error.is_ok()) first_error = status;
+  }
+  return first_error;
+}
+
+Status CoherentFile::punch(ByteRange range) noexcept {
+  if (range.empty()) return {};
+  const GranuleRange all = granule_.covering(range);
+  for (std::uint64_t g = all.first.value; g < all.end().value;) {
+    const ByteRange whole = granule_.bytes_of(GranuleRange{GranuleIndex{g}, GranuleCount{1}});
+    const bool is_part = whole.first < range.first || whole.end() > range.end();
+    // Inside: every granule that lies whole in the range; the parts at both ends keep their other bytes.
+    const std::uint64_t end_inside = range.end().value / granule_.bytes().value;
+    const GranuleRange run{GranuleIndex{g}, GranuleCount{is_part ? 1 : end_inside - g}};
+    CallIo io([&](GranuleRange held) noexcept {
+      const ByteRange bytes = granule_.bytes_of(held);
+      const std::uint64_t first = std::max(bytes.first.value, range.first.value);
+      const std::uint64_t end = std::min(bytes.end().value, range.end().value);
+      return file_.punch({ByteOffset{first}, ByteCount{end - first}});
+    });
+    const Status status = perform(run, {.event = is_part ? Event::io_write : Event::discard, .io = &io});
+    if (!status.is_ok()) return status;
+    g += run.count.value;
+  }
+  return {};
+}
+
+}  // namespace aprime::engine

@@ -1,0 +1,146 @@
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <ctime>
+#include <thread>
+
+#include "host/engine/coherent_file.hpp"
+
+namespace aprime::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// How long a fault waits for a frame while all of them are pinned, taken, or cannot be written home.
+constexpr std::chrono::seconds kFrameWaitMax{10};
+constexpr std::chrono::microseconds kRetryPause{50};
+
+/// Never 0, which means clean.
+std::uint32_t now_ms() noexcept {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return static_cast<std::uint32_t>(t.tv_sec * 1000 + t.tv_nsec / 1000000) | 1u;
+}
+
+}  // namespace
+
+Progress CoherentFile::obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept {
+  for (std::uint64_t i = 0; i < run.count.value; ++i) {
+    const GranuleIndex g = run.first + GranuleCount{i};
+    // Only the first granule was really asked for by a fault: the others take what can be had. A lease needs
+    // all.
+    const bool needed = i == 0 || demand.pin;
+    const Status status =
+        demand.placement != nullptr ? place(g, device, demand) : obtain_frame(g, device, needed);
+    if (!status.is_ok()) return {GranuleCount{i}, needed ? status : Status{}};
+  }
+  return {run.count, {}};
+}
+
+Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait) noexcept {
+  device::Region& region = *regions_[device];
+  DeviceSlot& slot = *devices_[device];
+  device::FramePool& pool = slot.device().frames();
+  const FrameCount count = region.params().frames_per_granule;
+  const std::uint64_t patience = 2 * (pool.capacity().value / count.value) + 16;
+  std::uint64_t failures = 0;
+  Status why{Errc::device_memory, 0, granule_.offset_of(g)};
+  Clock::time_point deadline{};
+  for (;;) {
+    const auto claim = pool.claim(count, {region.params().id, g});
+    if (claim.kind == device::FramePool::Claim::Kind::got) {
+      region.set_frame(g, claim.frame);
+      return {};
+    }
+    if (claim.kind == device::FramePool::Claim::Kind::evict) {
+      const DeviceSlot::FileUse use(slot, claim.victim.region);
+      if (use.get() == nullptr) continue;
+      const Status status = use.get()->evict(device, claim.victim.granule);
+      // Where it failed may be in another file; the place that is told is the one that was asked for.
+      if (!status.is_ok()) why = {status.code, status.system_error, why.offset};
+      if (++failures < patience) continue;
+    }
+    // Each frame was asked for about twice. Those that could not be written home will not be soon.
+    if (!may_wait || why.code != Errc::device_memory) return why;
+    const auto now = Clock::now();
+    if (deadline == Clock::time_point{}) deadline = now + kFrameWaitMax;
+    if (now > deadline) return why;
+    std::this_thread::sleep_for(kRetryPause);
+    failures = 0;
+  }
+}
+
+Status CoherentFile::place(GranuleIndex g, unsigned device, const Demand& demand) noexcept {
+  device::Region& region = *regions_[device];
+  device::FramePool& pool = devices_[device]->device().frames();
+  const FrameCount count = region.params().frames_per_granule;
+  const FrameIndex target{demand.placement->value + (g - demand.placed_from).value * count.value};
+  if (!region.has_frame(g)) {
+    pool.assign(target, count, {region.params().id, g});
+    region.set_frame(g, target);
+    return {};
+  }
+  const FrameIndex old = region.frame_of(g);
+  if (old == target) return {};
+  const Status status = region.move(g, target);
+  if (!status.is_ok()) return status;
+  const std::uint32_t dirty_since = pool.dirty_since(old);
+  pool.assign(target, count, {region.params().id, g});
+  pool.set_dirty_since(target, dirty_since);
+  region.set_frame(g, target);
+  pool.free(old, count);
+  return {};
+}
+
+void CoherentFile::free_frames(GranuleRange run, unsigned device) noexcept {
+  device::Region& region = *regions_[device];
+  for (std::uint64_t i = 0; i < run.count.value; ++i) {
+    const GranuleIndex g = run.first + GranuleCount{i};
+    const FrameIndex frame = region.frame_of(g);
+    region.clear_frame(g);
+    devices_[device]->device().frames().free(frame, region.params().frames_per_granule);
+  }
+}
+
+Status CoherentFile::evict(unsigned device, GranuleIndex g) noexcept {
+  const Demand demand{
+      .event = Event::evict, .requester = AgentId::device(device), .patience = Patience::skip};
+  Run run{{g, GranuleCount{1}}, {}};
+  if (!take_first(g, demand, run)) return {};
+  // Only this device's own leases keep the frame. If those of others did, two devices that lease the same
+  // granules could each wait for the other's lease to end before it has room for its own.
+  if (devices_[device]->device().frames().is_pinned(regions_[device]->frame_of(g))) {
+    let_go(run.range, false);
+    return {};
+  }
+  const Status status = execute(run, demand);
+  if (status.is_ok()) Counters::add(devices_[device]->counters().evictions);
+  return status;
+}
+
+void CoherentFile::mark_dirty(GranuleRange run, unsigned device) noexcept {
+  device::FramePool& pool = devices_[device]->device().frames();
+  const std::uint32_t now = now_ms();
+  std::uint64_t newly = 0;
+  for (std::uint64_t i = 0; i < run.count.value; ++i) {
+    const FrameIndex frame = regions_[device]->frame_of(run.first + GranuleCount{i});
+    if (pool.dirty_since(frame) != 0) continue;
+    pool.set_dirty_since(frame, now);
+    ++newly;
+  }
+  Counters::add(devices_[device]->counters().dirty_bytes, granule_.bytes_of(GranuleCount{newly}).value);
+}
+
+void CoherentFile::mark_clean(GranuleRange run, unsigned device) noexcept {
+  device::FramePool& pool = devices_[device]->device().frames();
+  std::uint64_t cleaned = 0;
+  for (std::uint64_t i = 0; i < run.count.value; ++i) {
+    const FrameIndex frame = regions_[device]->frame_of(run.first + GranuleCount{i});
+    if (pool.dirty_since(frame) == 0) continue;
+    pool.set_dirty_since(frame, 0);
+    ++cleaned;
+  }
+  Counters::sub(devices_[device]->counters().dirty_bytes, granule_.bytes_of(GranuleCount{cleaned}).value);
+}
+
+}  // namespace aprime::engine

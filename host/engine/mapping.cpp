@@ -1,0 +1,89 @@
+#include "aprime/mapping.hpp"
+
+#include "host/engine/failure.hpp"
+#include "host/engine/host_lease.hpp"
+#include "host/engine/mapping_state.hpp"
+
+namespace aprime {
+namespace {
+
+/// A child made by fork() has neither the views nor the threads: there is nothing to end, and ending it would
+/// write to the parent's file. The state is left alone.
+void end_handle(std::shared_ptr<engine::MappingState>& state) {
+  if (state && state->is_in_child_process())
+    new std::shared_ptr<engine::MappingState>(
+        std::move(state));  // NOLINT: kept for the child's life on purpose
+  state.reset();
+}
+
+ByteRange whole(const Mapping& m) { return {ByteOffset{0}, m.size_bytes()}; }
+
+}  // namespace
+
+LeaseArgument<Right::read> read(const Mapping& m) { return read(m, whole(m)); }
+LeaseArgument<Right::read> read(const Mapping& m, ByteRange range) { return {{&m, range, Right::read}}; }
+LeaseArgument<Right::read_write> read_write(const Mapping& m) { return read_write(m, whole(m)); }
+LeaseArgument<Right::read_write> read_write(const Mapping& m, ByteRange range) {
+  return {{&m, range, Right::read_write}};
+}
+LeaseArgument<Right::write> write(const Mapping& m) { return write(m, whole(m)); }
+LeaseArgument<Right::write> write(const Mapping& m, ByteRange range) { return {{&m, range, Right::write}}; }
+
+HostLease::HostLease(std::unique_ptr<detail::HostLeaseState> state) noexcept : state_(std::move(state)) {}
+HostLease::HostLease(HostLease&&) noexcept = default;
+HostLease& HostLease::operator=(HostLease&&) noexcept = default;
+HostLease::~HostLease() = default;
+std::span<std::byte> HostLease::bytes() const noexcept {
+  return state_ ? state_->bytes : std::span<std::byte>{};
+}
+
+Mapping::Mapping(std::shared_ptr<engine::MappingState> state) noexcept : state_(std::move(state)) {}
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+  if (this != &other) {
+    end_handle(state_);
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+Mapping::~Mapping() { end_handle(state_); }
+
+const std::string& Mapping::path() const noexcept { return state_->file().path(); }
+Access Mapping::access() const noexcept { return state_->access(); }
+ByteCount Mapping::granule() const noexcept { return state_->file().granule().bytes(); }
+ByteCount Mapping::size_bytes() const noexcept { return state_->size(); }
+std::byte* Mapping::host_pointer(bool writable) const { return state_->host_pointer(writable); }
+
+void Mapping::read(ByteOffset at, std::span<std::byte> into, std::optional<HostAccess> how) const {
+  state_->read(at, into, how.value_or(state_->host_access()));
+}
+void Mapping::write(ByteOffset at, std::span<const std::byte> from, std::optional<HostAccess> how) const {
+  state_->write(at, from, how.value_or(state_->host_access()));
+}
+void Mapping::read_direct(ByteOffset at, std::span<std::byte> into) const { state_->read_direct(at, into); }
+void Mapping::write_direct(ByteOffset at, std::span<const std::byte> from) const {
+  state_->write_direct(at, from);
+}
+ByteCount Mapping::direct_alignment() const noexcept { return state_->file().file().direct_alignment(); }
+
+void Mapping::sync() const { state_->sync(whole(*this)); }
+void Mapping::sync(ByteRange range) const { state_->sync(range); }
+void Mapping::advise(ByteRange range, Advice advice) const { state_->advise(range, advice); }
+void Mapping::prefetch(ByteRange range, unsigned device, Right right) const {
+  state_->prefetch(range, device, right);
+}
+void Mapping::prefetch_home(ByteRange range) const { state_->prefetch_home(range); }
+void Mapping::resize(ByteCount size) { state_->resize(size); }
+void Mapping::discard(ByteRange range) const { state_->discard(range); }
+HostLease Mapping::host_lease(ByteRange range, Right right) const {
+  return state_->host_lease(state_, range, right);
+}
+std::vector<GranuleReport> Mapping::snapshot(ByteRange range) const { return state_->snapshot(range); }
+
+void Mapping::close() {
+  if (!state_) return;
+  const std::shared_ptr<engine::MappingState> state = std::move(state_);
+  state->finish();
+  engine::throw_if_failed(state->close(), state->file().path(), "close");
+}
+
+}  // namespace aprime

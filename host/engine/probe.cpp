@@ -1,0 +1,73 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "aprime/runtime.hpp"
+#include "host/os/memory.hpp"
+#include "host/os/userfault.hpp"
+
+namespace aprime {
+namespace {
+
+std::string first_line_of(const char* path) {
+  std::string line;
+  std::ifstream in(path);
+  std::getline(in, line);
+  return line;
+}
+
+Feature userfaultfd_feature() {
+  const std::string reason = os::UserfaultMemory::why_unavailable();
+  Feature f{"userfaultfd", reason.empty(), "missing and write-protect faults, user mode, as SIGBUS", {}, {}};
+  if (f.available) return f;
+  f.detail = reason;
+  f.cost =
+      "the emulated device traps with mprotect instead: each fault is slower, and scattered rights use "
+      "memory areas";
+  f.remedy = "run a kernel from 5.11 on, outside a container whose seccomp profile refuses userfaultfd(2)";
+  return f;
+}
+
+Feature page_size_feature() {
+  const long page = sysconf(_SC_PAGESIZE);
+  Feature f{"page-size", page == static_cast<long>(os::kPageBytes), fmt::format("{} bytes", page), {}, {}};
+  if (!f.available) {
+    f.cost = "runtimes cannot be made: granules begin at 4096 bytes";
+    f.remedy = "run a kernel with 4 KiB pages";
+  }
+  return f;
+}
+
+Feature area_feature() {
+  constexpr unsigned long kUsual = 65530;
+  const std::string text = first_line_of("/proc/sys/vm/max_map_count");
+  const unsigned long areas = std::strtoul(text.c_str(), nullptr, 10);
+  Feature f{"memory-areas",
+            areas >= kUsual,
+            fmt::format("vm.max_map_count is {}", text.empty() ? "unknown" : text),
+            {},
+            {}};
+  if (!f.available) {
+    f.cost = "scattered rights are taken from wider spans sooner, which costs spurious faults";
+    f.remedy = fmt::format("sysctl vm.max_map_count={}", kUsual);
+  }
+  return f;
+}
+
+Feature processor_feature() {
+  const unsigned n = std::thread::hardware_concurrency();
+  return {"processors", n > 0, fmt::format("{} for kernels of the emulated device", n), {}, {}};
+}
+
+}  // namespace
+
+std::vector<Feature> probe_features() {
+  return {userfaultfd_feature(), area_feature(), page_size_feature(), processor_feature()};
+}
+
+}  // namespace aprime

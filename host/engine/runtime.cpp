@@ -1,0 +1,78 @@
+#include "aprime/runtime.hpp"
+
+#include <cstdio>
+
+#include <fmt/format.h>
+
+#include "host/coherence/granule_state.hpp"
+#include "host/engine/failure.hpp"
+#include "host/engine/mapping_state.hpp"
+#include "host/engine/runtime_state.hpp"
+
+// The one file that names concrete devices.
+
+namespace aprime {
+namespace {
+
+std::unique_ptr<device::Device> make_device(const DeviceOptions& options, ByteCount frame_bytes) {
+  switch (options.kind) {
+    case DeviceKind::automatic:
+    case DeviceKind::emulated: return device::make_emulated_faulting(options, frame_bytes);
+    case DeviceKind::emulated_strict: return device::make_emulated_strict(options, frame_bytes);
+  }
+  throw Error(Errc::invalid_argument, "unknown device kind");
+}
+
+std::shared_ptr<engine::RuntimeState> make_state(const RuntimeOptions& options) {
+  if (!GranuleSize::is_valid(options.granule))
+    throw Error(Errc::invalid_argument,
+                fmt::format("RuntimeOptions::granule: {} is not a power of two from 4096 to 2097152 bytes",
+                            options.granule.value));
+  if (options.devices.empty() || options.devices.size() > coherence::AgentId::kDevicesMax)
+    throw Error(Errc::invalid_argument,
+                fmt::format("RuntimeOptions::devices: {} devices; 1 to {} are possible",
+                            options.devices.size(), coherence::AgentId::kDevicesMax));
+  std::vector<std::unique_ptr<device::Device>> devices;
+  for (const DeviceOptions& d : options.devices) devices.push_back(make_device(d, options.granule));
+  return std::make_shared<engine::RuntimeState>(options, std::move(devices));
+}
+
+}  // namespace
+
+Runtime::Runtime() : Runtime(RuntimeOptions{}) {}
+Runtime::Runtime(const RuntimeOptions& options) : state_(make_state(options)) {}
+
+Runtime::~Runtime() {
+  if (!state_) return;
+  if (!state_->is_own_process()) {
+    // After fork() there are no threads to end and no memory to free; the child's copy is left alone.
+    new std::shared_ptr<engine::RuntimeState>(std::move(state_));
+    return;
+  }
+  std::string path;
+  const Status status = state_->close(path);
+  if (!status.is_ok())
+    std::fprintf(stderr, "aprime: bytes are lost: %s\n",
+                 engine::describe(status, path, "copy home at the end").c_str());
+}
+
+Mapping Runtime::map(const std::string& path, Access access, const MapOptions& options) {
+  return Mapping(state_->map(path, access, options));
+}
+
+Completion Runtime::submit(unsigned device, const std::string& name, const Grid* grid,
+                           std::unique_ptr<detail::LaunchClosure> closure,
+                           std::vector<LeaseRequest> requests) {
+  return state_->submit(device, name, grid, std::move(closure), std::move(requests));
+}
+
+std::vector<DeviceInfo> Runtime::devices() const { return state_->devices(); }
+Stats Runtime::stats() const { return state_->stats(); }
+Stats Runtime::stats(unsigned device) const { return state_->stats(device); }
+
+void Runtime::close() {
+  std::string path;
+  engine::throw_if_failed(state_->close(path), path, "copy home at the end");
+}
+
+}  // namespace aprime

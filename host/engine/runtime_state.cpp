@@ -1,0 +1,234 @@
+#include "host/engine/runtime_state.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+
+#include "host/engine/failure.hpp"
+#include "host/engine/mapping_state.hpp"
+
+namespace aprime::engine {
+namespace {
+
+GranuleSize checked_granule(ByteCount bytes, const std::string& what) {
+  if (!GranuleSize::is_valid(bytes))
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("{}: granule {} is not a power of two from 4096 to 2097152 bytes", what, bytes.value));
+  return GranuleSize::of(bytes);
+}
+
+std::uint32_t now_ms() noexcept {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return static_cast<std::uint32_t>(t.tv_sec * 1000 + t.tv_nsec / 1000000);
+}
+
+}  // namespace
+
+RuntimeState::RuntimeState(const RuntimeOptions& options,
+                           std::vector<std::unique_ptr<device::Device>> devices)
+    : options_(options), process_(getpid()) {
+  static_cast<void>(checked_granule(options.granule, "runtime"));
+  for (auto& d : devices) {
+    slots_.push_back(std::make_unique<DeviceSlot>(static_cast<unsigned>(slots_.size()), std::move(d)));
+    slot_pointers_.push_back(slots_.back().get());
+  }
+  for (const auto& slot : slots_) queues_.push_back(std::make_unique<LaunchQueue>(*slot));
+  if (options_.dirty_age_max.count() > 0) flusher_ = std::thread([this] { run_flusher(); });
+}
+
+RuntimeState::~RuntimeState() {
+  queues_.clear();
+  {
+    const sync::Lock lock(flusher_mutex_);
+    stopping_ = true;
+  }
+  flusher_wakeup_.notify_all();
+  if (flusher_.joinable()) flusher_.join();
+  const sync::Lock lock(mutex_);
+  files_.clear();
+}
+
+bool RuntimeState::is_own_process() const noexcept { return getpid() == process_; }
+
+std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access access,
+                                                const MapOptions& options) {
+  const GranuleSize granule = checked_granule(options.granule.value_or(options_.granule), path);
+  if (granule.bytes() < options_.granule)
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format(
+            "{}: granule {} is smaller than the runtime's {}, which is the frame size of its devices; "
+            "set RuntimeOptions::granule to the smallest granule you need",
+            path, granule.bytes().value, options_.granule.value),
+        path);
+  if (options.offset.value % granule.bytes().value != 0)
+    throw Error(Errc::invalid_argument,
+                fmt::format("{}: offset {} is not a multiple of the granule {}", path, options.offset.value,
+                            granule.bytes().value),
+                path);
+  os::File opened = os::File::open(path, access);
+
+  const sync::Lock lock(mutex_);
+  auto entry = std::find_if(files_.begin(), files_.end(), [&](const FileEntry& e) {
+    return e.file->file().identity() == opened.identity();
+  });
+  if (entry != files_.end() && entry->file->granule() != granule)
+    throw Error(Errc::conflict,
+                fmt::format("{}: is mapped with granule {}; map it with the same one, not {}", path,
+                            entry->file->granule().bytes().value, granule.bytes().value),
+                path);
+  const os::File::SizeResult size = opened.size();
+  throw_if_failed(size.status, path, "look at the size");
+  if (options.offset.value > size.size.value ||
+      (options.length && options.length->value > size.size.value - options.offset.value))
+    throw Error(Errc::out_of_range,
+                fmt::format("{}: the range to map ends beyond the end of the file, which has {} bytes", path,
+                            size.size.value),
+                path, 0, ByteOffset{size.size.value});
+  if (entry == files_.end()) {
+    files_.push_back({set_up_for(path,
+                                 [&] {
+                                   return std::make_shared<CoherentFile>(std::move(opened), granule,
+                                                                         slot_pointers_, host_);
+                                 }),
+                      0});
+    entry = files_.end() - 1;
+  } else {
+    if (access == Access::read_write) entry->file->file().make_writable(path);
+    set_up_for(path, [&] { entry->file->reserve(size.size); });
+  }
+  const ByteCount length = options.length.value_or(ByteCount{size.size.value - options.offset.value});
+  auto mapping =
+      std::make_shared<MappingState>(shared_from_this(), entry->file, ByteRange{options.offset, length},
+                                     access, options.host_access.value_or(options_.host_access));
+  ++entry->mappings;
+  return mapping;
+}
+
+Status RuntimeState::release(CoherentFile& file) noexcept {
+  const sync::Lock lock(mutex_);
+  const auto entry =
+      std::find_if(files_.begin(), files_.end(), [&](const FileEntry& e) { return e.file.get() == &file; });
+  if (entry == files_.end() || --entry->mappings > 0) return {};
+  const Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
+  if (status.is_ok()) files_.erase(entry);
+  return status;
+}
+
+Completion RuntimeState::submit(unsigned device, const std::string& name, const Grid* grid,
+                                std::unique_ptr<detail::LaunchClosure> closure,
+                                std::vector<LeaseRequest> requests) {
+  static_cast<void>(slot_for(device));
+  Launch launch;
+  launch.name = name;
+  if (grid != nullptr) launch.grid = *grid;
+  launch.closure = std::move(closure);
+  for (const LeaseRequest& r : requests) {
+    MappingState& mapping = *r.mapping->state();
+    if (includes_write(r.right)) mapping.require_writable("lease for writing");
+    launch.mappings.push_back(r.mapping->state());
+    launch.requests.push_back({mapping.shared_file(), mapping.in_file(r.range, "lease"), r.right});
+  }
+  launch.completion = std::make_shared<detail::CompletionState>();
+  Completion completion(launch.completion);
+  queues_[device]->push(std::move(launch));
+  return completion;
+}
+
+void RuntimeState::drain_launches() {
+  for (const auto& queue : queues_) queue->drain();
+}
+
+Status RuntimeState::close(std::string& failed_path) {
+  drain_launches();
+  Status first_error;
+  for (const auto& file : all_files()) {
+    const Status status = file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::wait);
+    if (status.is_ok() || !first_error.is_ok()) continue;
+    first_error = status;
+    failed_path = file->path();
+  }
+  if (first_error.is_ok()) {
+    const sync::Lock lock(mutex_);
+    std::erase_if(files_, [](const FileEntry& e) { return e.mappings == 0; });
+  }
+  return first_error;
+}
+
+DeviceSlot& RuntimeState::slot_for(unsigned device) const {
+  if (device >= slots_.size())
+    throw Error(Errc::invalid_argument,
+                fmt::format("there is no device {}; the runtime has {}", device, slots_.size()));
+  return *slots_[device];
+}
+
+std::vector<std::shared_ptr<CoherentFile>> RuntimeState::all_files() const {
+  const sync::Lock lock(mutex_);
+  std::vector<std::shared_ptr<CoherentFile>> files;
+  for (const FileEntry& e : files_) files.push_back(e.file);
+  return files;
+}
+
+bool RuntimeState::should_flush() const {
+  const std::uint32_t now = now_ms();
+  std::uint64_t dirty = 0;
+  for (const auto& slot : slots_) {
+    const std::uint64_t here = Counters::get(slot->counters().dirty_bytes);
+    if (here == 0) continue;
+    dirty += here;
+    const auto age = std::chrono::milliseconds{now - slot->device().frames().oldest_dirty(now)};
+    if (age >= options_.dirty_age_max) return true;
+  }
+  return dirty > options_.dirty_bytes_max.value;
+}
+
+void RuntimeState::run_flusher() noexcept {
+  // Often enough that nothing stays dirty for much longer than asked, seldom enough to cost nothing.
+  const auto tick =
+      std::clamp(options_.dirty_age_max / 4, std::chrono::milliseconds{5}, std::chrono::milliseconds{500});
+  for (;;) {
+    {
+      const sync::Lock lock(flusher_mutex_);
+      if (!stopping_) flusher_wakeup_.wait_for(flusher_mutex_, tick);
+      if (stopping_) return;
+    }
+    if (!should_flush()) continue;
+    // A failure is recorded with the file and told by its holders' next sync.
+    for (const auto& file : all_files())
+      static_cast<void>(file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::skip));
+  }
+}
+
+std::vector<DeviceInfo> RuntimeState::devices() const {
+  std::vector<DeviceInfo> infos;
+  for (const auto& slot : slots_) infos.push_back(slot->device().info());
+  return infos;
+}
+
+void RuntimeState::add_device_stats(DeviceSlot& slot, Stats& s) const {
+  slot.counters().add_to(s, false);
+  device::FramePool& pool = slot.device().frames();
+  s.resident_bytes += (pool.capacity().value - pool.free_count().value) * slot.device().frame_bytes().value;
+  for (const auto& file : all_files()) s.over_protections += file->device_over_protections(slot.number());
+}
+
+Stats RuntimeState::stats(unsigned device) const {
+  Stats s;
+  add_device_stats(slot_for(device), s);
+  return s;
+}
+
+Stats RuntimeState::stats() const {
+  Stats s;
+  host_.add_to(s, true);
+  for (const auto& slot : slots_) add_device_stats(*slot, s);
+  for (const auto& file : all_files()) s.over_protections += file->view_over_protections();
+  return s;
+}
+
+}  // namespace aprime::engine

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <condition_variable>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "aprime/runtime.hpp"
+#include "host/engine/coherent_file.hpp"
+#include "host/engine/device_slot.hpp"
+#include "host/engine/launch_queue.hpp"
+#include "host/sync/mutex.hpp"
+
+namespace aprime::engine {
+
+/// What a Runtime handle refers to: devices, the files mapped through them, and the background flusher.
+///
+/// A file is here from its first mapping until its last mapping has ended and all its bytes are home; a file
+/// whose bytes cannot be written stays, so that they are not lost and a later mapping, sync or close finds
+/// them.
+class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
+ public:
+  /// \throws Error(invalid_argument | resources)
+  RuntimeState(const RuntimeOptions& options, std::vector<std::unique_ptr<device::Device>> devices);
+  ~RuntimeState();
+  RuntimeState(const RuntimeState&) = delete;
+  RuntimeState& operator=(const RuntimeState&) = delete;
+
+  std::shared_ptr<MappingState> map(const std::string& path, Access access, const MapOptions& options);
+  Completion submit(unsigned device, const std::string& name, const Grid* grid,
+                    std::unique_ptr<detail::LaunchClosure> closure, std::vector<LeaseRequest> requests);
+
+  /// One mapping of the file less; the last one copies everything home.
+  Status release(CoherentFile& file) noexcept;
+  /// Waits until every launch made so far has ended.
+  void drain_launches();
+  /// Ends launches and the flusher, copies everything home. May be called again after a failure.
+  Status close(std::string& failed_path);
+
+  std::vector<DeviceInfo> devices() const;
+  Stats stats() const;
+  Stats stats(unsigned device) const;
+  unsigned device_count() const noexcept { return static_cast<unsigned>(slots_.size()); }
+  /// False in a child made by fork(): it has none of the threads and none of the memory.
+  bool is_own_process() const noexcept;
+
+ private:
+  struct FileEntry {
+    std::shared_ptr<CoherentFile> file;
+    unsigned mappings;
+  };
+
+  DeviceSlot& slot_for(unsigned device) const;
+  void add_device_stats(DeviceSlot& slot, Stats& s) const;
+  void run_flusher() noexcept;
+  bool should_flush() const;
+  std::vector<std::shared_ptr<CoherentFile>> all_files() const;
+
+  // Constant after construction.
+  const RuntimeOptions options_;
+  const pid_t process_;
+  std::vector<std::unique_ptr<DeviceSlot>> slots_;
+  std::vector<DeviceSlot*> slot_pointers_;
+  std::vector<std::unique_ptr<LaunchQueue>> queues_;
+
+  Counters host_;
+  mutable sync::Mutex mutex_{sync::LockRank::runtime};
+  std::vector<FileEntry> files_ APRIME_GUARDED_BY(mutex_);
+
+  sync::Mutex flusher_mutex_{sync::LockRank::queue};
+  std::condition_variable_any flusher_wakeup_;
+  bool stopping_ APRIME_GUARDED_BY(flusher_mutex_) = false;
+  std::thread flusher_;
+};
+
+}  // namespace aprime::engine

@@ -1,0 +1,153 @@
+#include <cassert>
+
+#include "host/engine/coherent_file.hpp"
+
+namespace aprime::engine {
+
+Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexcept {
+  switch (step) {
+    case Step::protect: return protect(run, demand.requester);
+    case Step::copy_home: return copy_home(run, demand.requester);
+    case Step::revoke_others:
+    case Step::revoke_devices: return revoke(run, step, demand.requester);
+    case Step::drop: return release(run, run.state.owner.device_number(), step, demand.requester);
+    case Step::release: return release(run, demand.requester.device_number(), step, demand.requester);
+    case Step::fill:
+    case Step::adopt: return fill(run, step, demand);
+    case Step::grant_read: return grant_to_host(run, step, demand);
+    case Step::grant_write:
+      return demand.requester.is_cpu() ? grant_to_host(run, step, demand)
+                                       : grant_write_to_device(run, demand.requester);
+    case Step::io_home:
+    case Step::io_copy: return do_io(run, step, demand);
+  }
+  return {};
+}
+
+Status CoherentFile::protect(Run& run, AgentId requester) noexcept {
+  if (run.state.owner.is_device())
+    return settle(run, regions_[run.state.owner.device_number()]->protect(run.range), Step::protect,
+                  requester);
+  const ViewGate::Pass pass(view_gate_);
+  const Status status = set_views(run, nullptr, os::Protection::read);
+  return settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, Step::protect, requester);
+}
+
+Status CoherentFile::copy_home(Run& run, AgentId requester) noexcept {
+  const unsigned d = run.state.owner.device_number();
+  const Progress p = regions_[d]->copy_home(run.range, *this);
+  Counters& counters = devices_[d]->counters();
+  Counters::add(counters.granules_copied_back, p.done.value);
+  Counters::add(counters.bytes_copied_back, granule_.bytes_of(p.done).value);
+  mark_clean({run.range.first, p.done}, d);
+  unsynced_.mark({run.range.first, p.done});
+  if (!p.status.is_ok()) {
+    Counters::add(counters.writeback_errors);
+    errors_.record(p.status);
+  }
+  return settle(run, p, Step::copy_home, requester);
+}
+
+Status CoherentFile::revoke(Run& run, Step step, AgentId requester) noexcept {
+  Status first_error;
+  for (unsigned d = 0; d < devices_.size() && !run.range.empty(); ++d) {
+    const AgentId agent = AgentId::device(d);
+    const bool keeps = step == Step::revoke_others && agent == requester;
+    if (keeps || run.state.kind != coherence::Kind::shared || !run.state.readers.contains(agent)) continue;
+    // One device after the other through the door, so that the directory is right if one of them fails.
+    const Status status = release(run, d, Step::release, agent);
+    if (first_error.is_ok()) first_error = status;
+  }
+  if (run.range.empty()) return first_error;
+  const bool from_cpu =
+      step == Step::revoke_others && !requester.is_cpu() && run.state.may_read(AgentId::cpu());
+  const ViewGate::Pass pass(view_gate_);
+  const Status status = from_cpu ? set_views(run, nullptr, os::Protection::none) : Status{};
+  const Status settled =
+      settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, step, requester);
+  return first_error.is_ok() ? settled : first_error;
+}
+
+Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId requester) noexcept {
+  const Progress p = regions_[device]->release(run.range);
+  mark_clean({run.range.first, p.done}, device);
+  free_frames({run.range.first, p.done}, device);
+  return settle(run, p, step, requester);
+}
+
+Status CoherentFile::fill(Run& run, Step step, const Demand& demand) noexcept {
+  const unsigned d = demand.requester.device_number();
+  device::Region& region = *regions_[d];
+  const Progress frames = obtain_frames(run.range, d, demand);
+  const GranuleRange with_frames{run.range.first, frames.done};
+  if (with_frames.empty()) return settle(run, frames, step, demand.requester);
+  // Dirty before the device can store: another of its threads may, as soon as the hardware lets it, and a
+  // sync that begins after that store looks for what is dirty.
+  if (step == Step::adopt) mark_dirty(with_frames, d);
+  Progress p = step == Step::fill ? region.fill(with_frames, *this) : region.adopt(with_frames);
+  const GranuleRange rest{with_frames.first + p.done, frames.done - p.done};
+  if (step == Step::adopt) mark_clean(rest, d);
+  free_frames(rest, d);
+  if (p.status.is_ok()) p.status = frames.status;
+  if (step == Step::fill) {
+    Counters& counters = devices_[d]->counters();
+    Counters::add(counters.granules_filled, p.done.value);
+    Counters::add(counters.bytes_filled, granule_.bytes_of(p.done).value);
+  }
+  return settle(run, p, step, demand.requester);
+}
+
+Status CoherentFile::grant_to_host(Run& run, Step step, const Demand& demand) noexcept {
+  const ViewGate::Pass pass(view_gate_);
+  const Status status = set_views(
+      run, demand.view, step == Step::grant_read ? os::Protection::read : os::Protection::read_write);
+  return settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, step, demand.requester);
+}
+
+Status CoherentFile::grant_write_to_device(Run& run, AgentId requester) noexcept {
+  const unsigned d = requester.device_number();
+  mark_dirty(run.range, d);  // before the device can store, as in `fill`
+  const Progress p = regions_[d]->grant_write(run.range);
+  // What was dirty before stays so: home does not have it.
+  if (run.state.home_is_current()) mark_clean({run.range.first + p.done, run.range.count - p.done}, d);
+  return settle(run, p, Step::grant_write, requester);
+}
+
+Status CoherentFile::do_io(Run& run, Step step, const Demand& demand) noexcept {
+  Progress p{run.range.count, {}};
+  if (demand.io != nullptr && step == Step::io_home) {
+    if (demand.shuts_out_host) {
+      // Less than the directory allows, which is always safe: the next access traps, waits for this
+      // transaction, and is given its right again.
+      const ViewGate::Pass pass(view_gate_);
+      p.status = set_views(run, nullptr, os::Protection::none);
+    }
+    if (p.status.is_ok()) {
+      p.status = demand.io->on_home(run.range);
+      // Also after a failure: some of it may have been written.
+      if (demand.event != Event::io_read && demand.event != Event::bounce_read) unsynced_.mark(run.range);
+    }
+    if (!p.status.is_ok()) p.done = GranuleCount{0};
+  } else if (demand.io != nullptr) {
+    const unsigned d = run.state.owner.device_number();
+    for (std::uint64_t i = 0; i < run.range.count.value; ++i) {
+      p.status = demand.io->on_copy(run.range.first + GranuleCount{i}, *regions_[d]);
+      if (p.status.is_ok()) continue;
+      p.done = GranuleCount{i};
+      break;
+    }
+  }
+  return settle(run, p, step, demand.requester);
+}
+
+Status CoherentFile::set_views(Run& run, HostView* only, os::Protection p) noexcept {
+  if (only != nullptr) return only->set(run.range, p);
+  Status first_error;
+  for (HostView* view : views_) {
+    const Status status = view->set(run.range, p);
+    if (first_error.is_ok()) first_error = status;
+  }
+  return first_error;
+}
+
+}  // namespace aprime::engine

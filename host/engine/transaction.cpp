@@ -1,0 +1,145 @@
+#include <algorithm>
+#include <cassert>
+
+#include "host/engine/coherent_file.hpp"
+
+namespace aprime::engine {
+namespace {
+
+/// The most that is moved in one go: large enough to spread the cost of a system call, small enough that
+/// nobody waits long for a granule at the end of a run.
+constexpr std::uint64_t kRunBytesMax = std::uint64_t{2} << 20;
+
+}  // namespace
+
+Progress CoherentFile::perform_counted(GranuleRange range, const Demand& demand) noexcept {
+  GranuleCount done{0};
+  while (done.value < range.count.value) {
+    const Progress p = perform_run(range.first + done, range.count - done, demand);
+    done.value += p.done.value;
+    if (!p.status.is_ok()) return {done, p.status};
+  }
+  return {done, {}};
+}
+
+Status CoherentFile::perform_batch(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept {
+  const Progress p = perform_run(first, wanted, demand);
+  // A neighbour that could not be had is nobody's error: nobody touched it yet.
+  return p.done.value > 0 ? Status{} : p.status;
+}
+
+Progress CoherentFile::perform_run(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept {
+  Run run{{first, GranuleCount{1}}, {}};
+  if (!take_first(first, demand, run)) return {GranuleCount{1}, {}};
+  take_more(run, wanted, demand);
+  const Status status = execute(run, demand);
+  return {run.range.count, status};
+}
+
+bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) noexcept {
+  // A fault always takes the granule, even if the directory already allows the access: the hardware has less
+  // than that, and may be given it only while nobody takes it away.
+  const GranuleWord seen = directory_.load(g);
+  if (!demand.pin && !demand.is_fault && !seen.busy() &&
+      plan(seen.state(), demand.event, demand.requester).empty())
+    return false;
+  const auto disturbs = [&](const GranuleState& s) {
+    if (demand.event == Event::evict) return false;  // takes from the requester alone: see `evict`
+    return demand.shuts_out_host ||
+           disturbs_pins(s, plan(s, demand.event, demand.requester), demand.event, demand.requester);
+  };
+  if (demand.patience == Patience::skip) {
+    run.state = seen.state();
+    if (plan(run.state, demand.event, demand.requester).empty()) return false;
+    return directory_.try_begin(g, disturbs(run.state), &run.state);
+  }
+  run.state = directory_.begin(g);
+  if (disturbs(run.state)) directory_.drain_pins(g);
+  return true;
+}
+
+void CoherentFile::take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept {
+  const std::uint64_t most = std::max<std::uint64_t>(1, kRunBytesMax / granule_.bytes().value);
+  const std::uint64_t count = std::min(wanted.value, most);
+  const bool unpinned = demand.shuts_out_host ||
+                        disturbs_pins(run.state, plan(run.state, demand.event, demand.requester),
+                                      demand.event, demand.requester);
+  while (run.range.count.value < count && directory_.try_begin(run.range.end(), unpinned, &run.state))
+    run.range.count.value += 1;
+}
+
+Status CoherentFile::execute(Run& run, const Demand& demand) noexcept {
+  const coherence::StepList steps = plan(run.state, demand.event, demand.requester);
+  Status first_error;
+  if (demand.placement != nullptr) {
+    // Copies that the device has already move to where the lease wants them; the others are filled there.
+    device::Region& region = *regions_[demand.requester.device_number()];
+    for (std::uint64_t i = 0; i < run.range.count.value && first_error.is_ok(); ++i) {
+      const GranuleIndex g = run.range.first + GranuleCount{i};
+      if (region.has_frame(g)) first_error = place(g, demand.requester.device_number(), demand);
+    }
+    if (!first_error.is_ok()) {
+      let_go(run.range, false);
+      run.range.count = GranuleCount{0};
+      return first_error;
+    }
+  }
+  // A step that stops half-way splits the run: the granules that it reached go on to the end, the others are
+  // let go in the state they had, which is a legal one.
+  for (const Step step : steps) {
+    const Status status = take_step(run, step, demand);
+    if (first_error.is_ok()) first_error = status;
+    if (run.range.empty()) return first_error;
+  }
+  const Status status = finish(run, demand, steps.empty());
+  return first_error.is_ok() ? status : first_error;
+}
+
+Status CoherentFile::finish(Run& run, const Demand& demand, bool nothing_planned) noexcept {
+  Status status;
+  if (nothing_planned && demand.is_fault) {
+    const bool write = run.state.may_write(demand.requester);
+    if (demand.requester.is_device()) {
+      DeviceSlot& slot = *devices_[demand.requester.device_number()];
+      Counters::add(slot.counters().spurious_faults);
+      status = regions_[slot.number()]->restore(run.range, write);
+    } else {
+      Counters::add(host_.spurious_faults);
+      const ViewGate::Pass pass(view_gate_);
+      status = set_views(run, demand.view, write ? os::Protection::read_write : os::Protection::read);
+    }
+  }
+  if (demand.pin && status.is_ok() && demand.requester.is_device()) {
+    const unsigned d = demand.requester.device_number();
+    const FrameCount frames = regions_[d]->params().frames_per_granule;
+    for (std::uint64_t i = 0; i < run.range.count.value; ++i)
+      devices_[d]->device().frames().pin(regions_[d]->frame_of(run.range.first + GranuleCount{i}), frames);
+  }
+  let_go(run.range, demand.pin && status.is_ok());
+  if (!status.is_ok()) run.range.count = GranuleCount{0};
+  return status;
+}
+
+Status CoherentFile::settle(Run& run, Progress progress, Step step, AgentId requester) noexcept {
+  assert(progress.done.value <= run.range.count.value);
+  assert(!progress.status.is_ok() || progress.done.value > 0);
+  const GranuleRange rest{run.range.first + progress.done,
+                          run.range.end() - (run.range.first + progress.done)};
+  let_go(rest, false);
+  run.range.count = progress.done;
+  if (run.range.empty()) return progress.status;
+  run.state = apply(run.state, step, requester);
+  for (std::uint64_t i = 0; i < run.range.count.value; ++i)
+    directory_.publish(run.range.first + GranuleCount{i}, run.state);
+  return progress.status;
+}
+
+void CoherentFile::let_go(GranuleRange range, bool pin) noexcept {
+  for (std::uint64_t i = 0; i < range.count.value; ++i) directory_.end(range.first + GranuleCount{i}, pin);
+}
+
+void CoherentFile::unpin(GranuleRange range) noexcept {
+  for (std::uint64_t i = 0; i < range.count.value; ++i) directory_.unpin(range.first + GranuleCount{i});
+}
+
+}  // namespace aprime::engine

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <vector>
+
+#include "aprime/units.hpp"
+#include "host/os/memory.hpp"
+
+namespace aprime::engine {
+
+/// Which granules were written to home since the last fdatasync that succeeded. When one fails, the kernel
+/// calls the pages clean all the same, so that they must be written once more before the next can mean
+/// anything.
+///
+/// Thread-safe. Marking allocates nothing and may happen inside a signal handler; memory is used for marks
+/// only, so that it does not grow with the number of writes.
+class Unsynced {
+ public:
+  /// Makes granules [0, count) markable. One thread at a time. \throws Error(resources)
+  void reserve(GranuleCount count) {
+    groups_.reserve((count.value >> kLog2Group) + 1);
+    words_.reserve((count.value >> kLog2Word) + 1);
+  }
+
+  void mark(GranuleRange range) noexcept {
+    for (std::uint64_t g = range.first.value; g < range.end().value; ++g) {
+      words_[g >> kLog2Word].fetch_or(std::uint64_t{1} << (g & (kWordBits - 1)));
+      // After the word, and always: `take` clears them in the opposite order.
+      groups_[g >> kLog2Group].store(1);
+    }
+  }
+
+  /// Takes all marks away and says where they were, in order.
+  std::vector<GranuleRange> take() {
+    std::vector<GranuleRange> runs;
+    const std::uint64_t words = words_.capacity();
+    for (std::uint64_t group = 0; group << (kLog2Group - kLog2Word) < words; ++group) {
+      if (groups_[group].load() == 0) continue;
+      groups_[group].store(0);
+      for (std::uint64_t w = group << (kLog2Group - kLog2Word);
+           w < words && w >> (kLog2Group - kLog2Word) == group; ++w)
+        for (std::uint64_t bits = words_[w].exchange(0); bits != 0; bits &= bits - 1)
+          append(runs, GranuleIndex{(w << kLog2Word) + static_cast<unsigned>(std::countr_zero(bits))});
+    }
+    return runs;
+  }
+
+ private:
+  static constexpr unsigned kLog2Word = 6;
+  static constexpr std::uint64_t kWordBits = std::uint64_t{1} << kLog2Word;
+  static constexpr unsigned kLog2Group = 12;
+
+  static void append(std::vector<GranuleRange>& runs, GranuleIndex g) {
+    if (!runs.empty() && runs.back().end() == g)
+      runs.back().count.value += 1;
+    else
+      runs.push_back({g, GranuleCount{1}});
+  }
+
+  /// A bit for each granule.
+  os::GrowingTable<std::atomic<std::uint64_t>> words_;
+  /// Not 0 if a granule of the group may be marked: what was never written costs nothing to look at.
+  os::GrowingTable<std::atomic<std::uint8_t>> groups_;
+};
+
+}  // namespace aprime::engine

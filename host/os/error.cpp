@@ -1,0 +1,43 @@
+#include "aprime/error.hpp"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "host/os/failure.hpp"
+
+namespace aprime {
+
+Error::Error(Errc code, std::string message, std::string path, int system_error, ByteOffset offset)
+    : std::runtime_error(message),
+      code_(code),
+      system_error_(system_error),
+      path_(std::move(path)),
+      offset_(offset) {}
+
+namespace os {
+
+Error failure(Errc code, std::string_view what, int system_error, std::string path) {
+  return Error(code, fmt::format("{}: {}", what, std::generic_category().message(system_error)),
+               std::move(path), system_error);
+}
+
+Errc file_errc(int system_error) noexcept {
+  switch (system_error) {
+    case ENOSPC:
+    case EDQUOT: return Errc::no_space;
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE: return Errc::resources;
+    case EINVAL:
+    case EFBIG: return Errc::invalid_argument;
+    case EBADF:  // the descriptor is not open for this
+    case EPERM:  // sealed, or made immutable
+      return Errc::access_denied;
+    default: return Errc::io;
+  }
+}
+
+}  // namespace os
+}  // namespace aprime

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "aprime/access.hpp"
+#include "aprime/error.hpp"
+#include "aprime/units.hpp"
+#include "host/os/memory.hpp"
+
+namespace aprime::os {
+
+/// Owns a file descriptor.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) noexcept : fd_(fd) {}
+  Descriptor(Descriptor&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& o) noexcept {
+    std::swap(fd_, o.fd_);
+    return *this;
+  }
+  ~Descriptor();
+  int get() const noexcept { return fd_; }
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// Names a file independently of its path: two paths to one inode give equal identities.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
+
+/// The backing file: home. All I/O goes through the page cache by way of descriptors, never through a
+/// mapping, so ENOSPC and EIO are reported where they happen and a file that shrinks cannot kill the process.
+///
+/// Thread-safe. The `noexcept` operations retry EINTR and short transfers, allocate nothing, and report the
+/// offset at which they failed.
+class File {
+ public:
+  /// Opens a regular file. \throws Error(cannot_open) that says what is there instead (missing, directory,
+  /// fifo, no permission, ...) and what to do.
+  static File open(const std::string& path, Access access);
+  File(File&&) noexcept;
+  ~File();
+
+  /// The path it was opened by; the file may have been renamed since.
+  const std::string& path() const noexcept;
+  FileIdentity identity() const noexcept;
+  /// Whether the file was opened for writing (yet).
+  Access access() const noexcept;
+  /// Opens the same file for writing too; a no-op if it is already. `path` is for a system without /proc, and
+  /// for the message. \throws Error(cannot_open), also when without /proc `path` leads to another file by now
+  void make_writable(const std::string& path);
+
+  /// Size now; another process may change it at any time. On failure the status is not ok and the size 0.
+  struct SizeResult {
+    Status status;
+    ByteCount size;
+  };
+  SizeResult size() const noexcept;
+
+  /// Reads [at, at + into.size()). Bytes beyond the end of the file are zeros: a short read at the end never
+  /// leaks what was in `into`.
+  Status read(ByteOffset at, std::span<std::byte> into) noexcept;
+  /// Writes the part of [at, at + from.size()) that lies below the end of the file, so that it never grows
+  /// the file. (If another process truncates between the look at the size and the write, the write wins: a
+  /// window of microseconds that POSIX gives no way to close.) Fails with access_denied on a file that is not
+  /// open for writing.
+  Status write(ByteOffset at, std::span<const std::byte> from) noexcept;
+  /// The same with O_DIRECT, where the file system can: `at`, the buffer and the size must be multiples of
+  /// `direct_alignment()`. Falls back to buffered I/O, and fdatasync after a write, where O_DIRECT is
+  /// refused; so does, for those bytes, the end of a file that ends within a block.
+  Status read_direct(ByteOffset at, std::span<std::byte> into) noexcept;
+  Status write_direct(ByteOffset at, std::span<const std::byte> from) noexcept;
+  ByteCount direct_alignment() const noexcept;
+  bool direct_supported() const noexcept;
+
+  /// Starts writing dirty page-cache pages of the range to disk without waiting (sync_file_range); best
+  /// effort.
+  void start_writeback(ByteRange range) noexcept;
+  /// fdatasync: everything written before is durable.
+  Status sync() noexcept;
+  /// ftruncate. Fails with no_space / io / invalid_argument (larger than the file system allows) /
+  /// access_denied (not open for writing, or made immutable).
+  Status truncate(ByteCount size) noexcept;
+  /// Deallocates a range that then reads as zeros (FALLOC_FL_PUNCH_HOLE | KEEP_SIZE); writes zeros where the
+  /// file system has no holes.
+  Status punch(ByteRange range) noexcept;
+  /// posix_fadvise for the range; readahead of the alias as a whole. Best effort.
+  void advise(ByteRange range, Advice advice) noexcept;
+
+  /// A private read-only window on home for the kernel to copy from (never for our own loads: those could
+  /// SIGBUS). Covers at least [0, size at open), or is empty where the file is, or where it cannot be mapped.
+  /// Grows by `extend_alias`; old addresses stay valid.
+  std::span<const std::byte> alias() const noexcept;
+  /// Makes the alias cover [0, size); best effort: look at what `alias` covers.
+  void extend_alias(ByteCount size) noexcept;
+
+  /// Maps `range` of the file shared at an address of the kernel's choosing, readable, and writable if
+  /// `access` says so; not inherited by fork().
+  /// \pre `range.first` is page-aligned, `range` not empty
+  /// \throws Error(cannot_open: no mmap on this file system | resources: too many areas, no memory)
+  Mapped map_shared(ByteRange range, Access access);
+
+ private:
+  struct State;
+  explicit File(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace aprime::os

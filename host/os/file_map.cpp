@@ -1,0 +1,80 @@
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <mutex>
+#include <new>
+
+#include "host/os/failure.hpp"
+#include "host/os/file_state.hpp"
+#include "host/os/syscalls.hpp"
+
+namespace aprime::os {
+namespace {
+
+/// Maps part of a file shared and keeps it out of children; empty, and errno, on failure.
+Mapped map(int fd, std::uint64_t at, std::size_t size, int protection) noexcept {
+  void* base =
+      sys::mmap(nullptr, size, protection, MAP_SHARED | MAP_NORESERVE, fd, static_cast<std::int64_t>(at));
+  if (base == MAP_FAILED) return {};
+  Mapped mapped(static_cast<std::byte*>(base), size);
+  if (sys::madvise(base, size, MADV_DONTFORK) == 0) return mapped;
+  const int error = errno;
+  mapped = Mapped();
+  errno = error;
+  return {};
+}
+
+}  // namespace
+
+std::span<const std::byte> File::alias() const noexcept {
+  const Mapped* newest = state_->alias.load(std::memory_order_acquire);
+  return newest == nullptr ? std::span<const std::byte>{} : newest->bytes();
+}
+
+void File::extend_alias(ByteCount size) noexcept {
+  const std::lock_guard lock(state_->mutex);
+  const std::size_t covered = alias().size();
+  if (size.value <= covered) return;
+  // At least doubled, so that a file that grows by small steps leaves few old mappings behind. Past its end
+  // there is nothing that the kernel would copy from.
+  const std::size_t wanted = std::max<std::size_t>(size.value, covered * 2);
+  try {
+    Mapped larger = map(state_->fd.load(), 0, wanted, PROT_READ);
+    if (!larger) return;
+    state_->aliases.push_front(std::move(larger));
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+  state_->alias.store(&state_->aliases.front(), std::memory_order_release);
+}
+
+Mapped File::map_shared(ByteRange range, Access access) {
+  assert(range.first.value % kPageBytes == 0 && !range.empty());
+  const int protection = access == Access::read ? PROT_READ : PROT_READ | PROT_WRITE;
+  Mapped mapped = map(state_->fd.load(), range.first.value, range.size.value, protection);
+  if (mapped) return mapped;
+  const int error = errno;
+  switch (error) {
+    case ENODEV:
+      throw Error(
+          Errc::cannot_open,
+          fmt::format("cannot map '{}': its file system cannot map files; copy it to one that can", path()),
+          path(), error, range.first);
+    case EACCES:
+    case EPERM:
+      throw Error(
+          Errc::cannot_open,
+          fmt::format("cannot map '{}' with these rights: it is not open for writing, or sealed", path()),
+          path(), error, range.first);
+    default:
+      throw failure(Errc::resources,
+                    fmt::format("cannot map {} bytes of '{}' (raise vm.max_map_count or ulimit -v?)",
+                                range.size.value, path()),
+                    error, path());
+  }
+}
+
+}  // namespace aprime::os

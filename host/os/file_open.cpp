@@ -1,0 +1,150 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+
+#include "host/os/failure.hpp"
+#include "host/os/file_state.hpp"
+#include "host/os/syscalls.hpp"
+
+namespace aprime::os {
+namespace {
+
+int open_flags(Access access) noexcept { return access == Access::read ? O_RDONLY : O_RDWR; }
+
+std::string kind_in_words(mode_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFDIR: return "it is a directory; give a regular file";
+    case S_IFIFO: return "it is a named pipe, which has no bytes at an offset; give a regular file";
+    case S_IFSOCK: return "it is a socket; give a regular file";
+    case S_IFCHR: return "it is a character device; give a regular file";
+    case S_IFBLK:
+      return "it is a block device; give a regular file (copy it into one, or use a loop-mounted image's "
+             "file)";
+    default: return "it is no regular file";
+  }
+}
+
+std::string reason_in_words(int system_error, Access access) {
+  const bool writing = access == Access::read_write;
+  switch (system_error) {
+    case ENOENT:
+      return "no such file; create it with the size it shall have (for instance: truncate -s 1G FILE)";
+    case ENOTDIR: return "a part of the path is no directory";
+    case EISDIR: return kind_in_words(S_IFDIR);
+    case ENXIO: return kind_in_words(S_IFSOCK);
+    case EACCES:
+      return writing ? "no permission to read and write it; open it read-only, or change its mode"
+                     : "no permission to read it; change its mode, or that of the directories above it";
+    case EPERM:
+      return writing
+                 ? "it is immutable, append-only or sealed; open it read-only, or use chattr to change that"
+                 : "the system forbids it";
+    case EROFS: return "its file system is mounted read-only; open it read-only";
+    case ETXTBSY: return "it is a program that is running; open it read-only";
+    case ELOOP: return "its path leads through too many symbolic links, perhaps in a circle";
+    case EMFILE: return "this process has too many open files; raise its limit (ulimit -n)";
+    default: return failure(Errc::cannot_open, "the system says", system_error).what();
+  }
+}
+
+[[noreturn]] void refuse(const std::string& path, const std::string& why, int system_error) {
+  const bool is_about_us = system_error == EMFILE || system_error == ENFILE || system_error == ENOMEM;
+  throw Error(is_about_us ? Errc::resources : Errc::cannot_open,
+              fmt::format("cannot open '{}': {}", path, why), path, system_error);
+}
+
+/// O_NONBLOCK, so that a pipe without a writer does not block; it means nothing to regular files, and goes
+/// before anybody can depend on it.
+Descriptor open_regular(const std::string& path, Access access, struct ::stat* found) {
+  Descriptor fd(sys::open(path.c_str(), open_flags(access) | O_NONBLOCK | O_NOCTTY));
+  if (!fd) refuse(path, reason_in_words(errno, access), errno);
+  if (sys::fstat(fd.get(), found) != 0) refuse(path, reason_in_words(errno, access), errno);
+  if (!S_ISREG(found->st_mode)) refuse(path, kind_in_words(found->st_mode), 0);
+  if (sys::fcntl(fd.get(), F_SETFL, 0) != 0) refuse(path, reason_in_words(errno, access), errno);
+  return fd;
+}
+
+FileIdentity identity_of(const struct ::stat& s) noexcept { return {s.st_dev, s.st_ino}; }
+
+/// Opens the file behind `fd` once more, whatever its name is by now. Not valid where /proc is not mounted.
+Descriptor reopen(int fd, int flags) {
+  return Descriptor(sys::open(fmt::format("/proc/self/fd/{}", fd).c_str(), flags));
+}
+
+/// What the file system demands of direct I/O; a page suits all that do not say, and 0 means that it has
+/// none.
+ByteCount find_direct_alignment(int fd) noexcept {
+  struct ::statx s {};
+  if (sys::statx(fd, STATX_DIOALIGN, &s) != 0 || (s.stx_mask & STATX_DIOALIGN) == 0)
+    return ByteCount{kPageBytes};
+  return ByteCount{std::max<std::uint64_t>(s.stx_dio_mem_align, s.stx_dio_offset_align)};
+}
+
+}  // namespace
+
+Descriptor::~Descriptor() {
+  // Never retried: Linux has released the descriptor even when it reports EINTR.
+  if (fd_ >= 0) ::close(fd_);
+}
+
+int File::State::keep(Descriptor fd_to_keep) {
+  descriptors.push_front(std::move(fd_to_keep));
+  return descriptors.front().get();
+}
+
+void File::State::open_direct() {
+  Descriptor direct = reopen(fd.load(), open_flags(access.load()) | O_DIRECT);
+  direct_fd.store(direct ? keep(std::move(direct)) : -1);
+}
+
+File File::open(const std::string& path, Access access) {
+  struct ::stat found {};
+  Descriptor fd = open_regular(path, access, &found);
+  auto state = std::make_unique<State>();
+  state->path = path;
+  state->identity = identity_of(found);
+  state->access.store(access);
+  state->fd.store(state->keep(std::move(fd)));
+  const ByteCount alignment = find_direct_alignment(state->fd.load());
+  if (alignment.value != 0) {
+    state->direct_alignment = alignment;
+    state->open_direct();
+  }
+  File file(std::move(state));
+  file.extend_alias(ByteCount{static_cast<std::uint64_t>(found.st_size)});
+  return file;
+}
+
+File::File(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+File::File(File&&) noexcept = default;
+File::~File() = default;
+
+const std::string& File::path() const noexcept { return state_->path; }
+FileIdentity File::identity() const noexcept { return state_->identity; }
+Access File::access() const noexcept { return state_->access.load(std::memory_order_acquire); }
+ByteCount File::direct_alignment() const noexcept { return state_->direct_alignment; }
+bool File::direct_supported() const noexcept { return state_->direct_fd.load() >= 0; }
+
+void File::make_writable(const std::string& path) {
+  const std::lock_guard lock(state_->mutex);
+  if (access() == Access::read_write) return;
+  Descriptor fd = reopen(state_->fd.load(), O_RDWR);
+  if (!fd && errno != ENOENT) refuse(path, reason_in_words(errno, Access::read_write), errno);
+  if (!fd) {
+    struct ::stat found {};
+    fd = open_regular(path, Access::read_write, &found);
+    if (identity_of(found) != state_->identity) {
+      refuse(path, "it is another file than the one that was opened for reading; open it anew", 0);
+    }
+  }
+  state_->fd.store(state_->keep(std::move(fd)));
+  state_->access.store(Access::read_write, std::memory_order_release);
+  if (direct_supported()) state_->open_direct();
+}
+
+}  // namespace aprime::os

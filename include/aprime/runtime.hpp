@@ -1,0 +1,149 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+#include "aprime/access.hpp"
+#include "aprime/launch.hpp"
+#include "aprime/mapping.hpp"
+#include "aprime/stats.hpp"
+#include "aprime/units.hpp"
+
+namespace aprime {
+
+/// Which device to make.
+enum class DeviceKind : std::uint8_t {
+  /// The best there is on this machine.
+  automatic,
+  /// Emulated, hardware-paged: kernels may touch any mapped byte; faults are served while they run.
+  emulated,
+  /// Emulated, software-paged as CUDA is: kernels may touch only what their launch leased, and an access
+  /// outside stops them.
+  emulated_strict,
+};
+
+struct DeviceOptions {
+  DeviceKind kind = DeviceKind::automatic;
+  /// Device memory budget in bytes; at least 16 granules for an emulated device.
+  ByteCount memory{std::uint64_t{256} << 20};
+  /// CPU threads that run its kernels; one for each CPU if 0.
+  unsigned workers = 0;
+  /// For tests: behave as on a machine without userfaultfd.
+  bool without_userfaultfd = false;
+};
+
+struct RuntimeOptions {
+  std::vector<DeviceOptions> devices{DeviceOptions{}};
+  /// Default granule of mappings, and the frame size of the devices.
+  ByteCount granule{std::uint64_t{64} << 10};
+  HostAccess host_access = HostAccess::adaptive;
+  /// The background flusher copies dirty granules home when there are more dirty bytes than this ...
+  ByteCount dirty_bytes_max{std::uint64_t{128} << 20};
+  /// ... or when bytes have been dirty for longer than this. Zero turns the flusher off.
+  std::chrono::milliseconds dirty_age_max{5000};
+};
+
+/// What a device is.
+struct DeviceInfo {
+  /// Name as in `--device`: emulated, emulated-strict.
+  std::string name;
+  /// What it is in words, why it was chosen, and how it traps.
+  std::string description;
+  bool hardware_paged = false;
+  ByteCount memory{};
+  unsigned workers = 0;
+};
+
+/// Something of the machine that aprime can use, and what it means if it is not there.
+struct Feature {
+  std::string name;
+  bool available = false;
+  std::string detail;
+  /// What its absence costs, and how to get it; empty where it is available.
+  std::string cost;
+  std::string remedy;
+};
+
+/// Looks at the machine: kernel features, limits, devices. Changes nothing.
+std::vector<Feature> probe_features();
+
+namespace engine {
+class RuntimeState;
+}
+
+/// Owns devices, their memory and threads, and every file that is mapped through it. Several may exist; each
+/// is a world of its own: mappings of one file in two runtimes see each other as other processes do.
+/// Thread-safe.
+class Runtime {
+ public:
+  /// One device, the best there is. \throws Error(resources)
+  Runtime();
+  /// \throws Error(invalid_argument) that names the option; Error(resources)
+  explicit Runtime(const RuntimeOptions& options);
+  Runtime(Runtime&&) noexcept = default;
+  Runtime& operator=(Runtime&&) = delete;
+  /// As `close`; what cannot be written home is reported on stderr, for want of a caller.
+  ~Runtime();
+
+  /// Maps a regular file. Two mappings of one file (the same inode) share one directory and see the same
+  /// bytes.
+  /// \throws Error(cannot_open) what is wrong with the file and what to do; Error(invalid_argument) offset or
+  /// granule;
+  ///         Error(conflict) the file is mapped with another granule; Error(resources)
+  Mapping map(const std::string& path, Access access, const MapOptions& options = {});
+
+  /// Runs `kernel(args...)` once for each thread of `grid` on a device, after earlier launches on that
+  /// device. Arguments made by `aprime::read`, `write` and `read_write` are leases: a kernel receives them as
+  /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Other arguments are copied. Returns at once; errors
+  /// appear in the completion. On a software-paged device all leases of the launch must fit its memory
+  /// together; on a hardware-paged one they are faulted in as the kernel touches them.
+  template <class Kernel, class... Args>
+  Completion launch(const Grid& grid, const LaunchOptions& options, Kernel kernel, const Args&... args) {
+    std::vector<LeaseRequest> requests;
+    (detail::collect_request(requests, args), ...);
+    std::string name = options.name.empty() ? detail::readable_name(typeid(Kernel).name()) : options.name;
+    auto closure =
+        std::make_unique<detail::ClosureFor<Kernel, Args...>>(std::move(kernel), std::tuple(args...), name);
+    return submit(options.device, name, &grid, std::move(closure), std::move(requests));
+  }
+  template <class Kernel, class... Args>
+  requires(!std::is_same_v<Kernel, LaunchOptions>) Completion
+      launch(const Grid& grid, Kernel kernel, const Args&... args) {
+    return launch(grid, LaunchOptions{}, std::move(kernel), args...);
+  }
+
+  /// Runs `task(args...)` once on a thread of the device, in order with launches: for library algorithms
+  /// (sort, reduce) over leased memory. Its leases are resident and pinned while it runs on every kind of
+  /// device, and must fit its memory together.
+  template <class Task, class... Args>
+  Completion launch_task(const LaunchOptions& options, Task task, const Args&... args) {
+    std::vector<LeaseRequest> requests;
+    (detail::collect_request(requests, args), ...);
+    std::string name = options.name.empty() ? detail::readable_name(typeid(Task).name()) : options.name;
+    auto closure =
+        std::make_unique<detail::ClosureFor<Task, Args...>>(std::move(task), std::tuple(args...), name);
+    return submit(options.device, name, nullptr, std::move(closure), std::move(requests));
+  }
+
+  std::vector<DeviceInfo> devices() const;
+  Stats stats() const;
+  Stats stats(unsigned device) const;
+
+  /// Waits for launches, copies everything dirty home, and ends all mappings. \throws Error if bytes could
+  /// not be copied home (they are lost when the runtime goes: free space and call again).
+  void close();
+
+ private:
+  Completion submit(unsigned device, const std::string& name, const Grid* grid,
+                    std::unique_ptr<detail::LaunchClosure> closure, std::vector<LeaseRequest> requests);
+
+  std::shared_ptr<engine::RuntimeState> state_;
+};
+
+}  // namespace aprime

@@ -1,0 +1,104 @@
+#include "kernels/saxpy.hpp"
+
+#include <sys/stat.h>
+
+#include <bit>
+#include <cmath>
+
+#include "kernels/fingerprint.hpp"
+#include "kernels/plain_file.hpp"
+#include "kernels/saxpy_kernel.hpp"
+
+namespace aprime::kernels {
+namespace {
+
+constexpr Argument kArguments[] = {
+    {"Y", "file of float32 values to change in place", Access::read_write},
+    {"X", "file of as many float32 values", Access::read},
+    {"--a", "the factor", &Arguments::a},
+};
+
+/// Bits to compare: which of the many NaNs comes out is not defined.
+std::uint32_t comparable_bits(float value) {
+  return std::isnan(value) ? 0x7fff'ffffU : std::bit_cast<std::uint32_t>(value);
+}
+
+/// Bit for bit, except that one NaN is as good as another.
+class SaxpyCheck final : public Check {
+ public:
+  explicit SaxpyCheck(const Arguments& arguments)
+      : path_(arguments.files[0]), expected_(PlainFile(path_).size() / sizeof(float)) {
+    constexpr std::size_t kElements = std::size_t{1} << 18;
+    PlainFile y_file(path_);
+    PlainFile x_file(arguments.files[1]);
+    std::vector<float> y(kElements);
+    std::vector<float> x(kElements);
+    std::uint64_t position = 0;
+    for (std::size_t count = kElements; count == kElements;) {
+      count = y_file.next(std::as_writable_bytes(std::span(y))) / sizeof(float);
+      if (x_file.next(std::as_writable_bytes(std::span(x))) / sizeof(float) != count) {
+        throw InputError(arguments.files[1] + ": changed its size meanwhile");
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        expected_.add(position++, comparable_bits(std::fma(arguments.a, x[i], y[i])));
+      }
+    }
+  }
+
+  std::string disagreement(const Result&) override {
+    Fingerprint actual(PlainFile(path_).size() / sizeof(float));
+    for_each_element<float>(path_,
+                            [&](std::uint64_t i, float value) { actual.add(i, comparable_bits(value)); });
+    return expected_.disagreement(actual, sizeof(float));
+  }
+
+ private:
+  std::string path_;
+  Fingerprint expected_;
+};
+
+void validate(const Arguments& arguments, std::span<const Mapping> files) {
+  const std::uint64_t y = files[0].size_bytes().value;
+  const std::uint64_t x = files[1].size_bytes().value;
+  if (y != x) {
+    throw InputError(arguments.files[1] + ": holds " + std::to_string(x / sizeof(float)) + " values but " +
+                     arguments.files[0] + " holds " + std::to_string(y / sizeof(float)) +
+                     "; give two files of one size");
+  }
+  struct stat y_info {};
+  struct stat x_info {};
+  if (::stat(arguments.files[0].c_str(), &y_info) == 0 && ::stat(arguments.files[1].c_str(), &x_info) == 0 &&
+      y_info.st_dev == x_info.st_dev && y_info.st_ino == x_info.st_ino) {
+    throw InputError(arguments.files[1] + ": is the same file as Y; make a copy of it to be X");
+  }
+}
+
+Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {
+  const ByteCount size = files[0].size_bytes();
+  session.stream("computing", size, session.lease_bytes(2), [&](ByteRange range) {
+    const std::uint64_t elements = range.size.value / sizeof(float);
+    const std::uint64_t threads =
+        (elements + SaxpyKernel::kElementsPerThread - 1) / SaxpyKernel::kElementsPerThread;
+    session.run("saxpy", Grid::cover(threads, SaxpyKernel::kThreads), SaxpyKernel{arguments.a},
+                read_write(files[0], range), read(files[1], range));
+  });
+  return {{"elements", size.value / sizeof(float)}};
+}
+
+}  // namespace
+
+constinit const Workload saxpy{
+    .name = "saxpy",
+    .help = "y = a * x + y for float32 values, fused, in place",
+    .arguments = kArguments,
+    .element_bytes = sizeof(float),
+    .stoppable = false,
+    .needs_disk_space = true,
+    .validate = validate,
+    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
+      return std::make_unique<SaxpyCheck>(arguments);
+    },
+    .run = run,
+};
+
+}  // namespace aprime::kernels

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Everything that cannot work is refused by one clear line, by the right status, and changes nothing."""
+
+import os
+import resource
+import subprocess
+import unittest
+
+from command import APRIME, DEVICES, EACH_DEVICE, CliTest, punch_hole, start, wait_for_first_byte
+
+
+class BadInput(CliTest):
+    def test_missing_file(self):
+        path = os.path.join(self.directory, "missing")
+        for device in DEVICES:
+            self.assert_refused(1, "run", "histogram", path, "--device", device, names=path)
+        self.assert_refused(1, "demo", path, names=path)
+
+    def test_directory(self):
+        self.assert_refused(1, "run", "histogram", self.directory, names=self.directory)
+
+    def test_fifo(self):
+        path = os.path.join(self.directory, "fifo")
+        os.mkfifo(path)
+        self.assert_refused(1, "run", "histogram", path, names=path)
+        self.assert_refused(1, "run", "uppercase", path, names=path)
+
+    def test_unreadable_and_read_only_files(self):
+        # Root may do anything: without these capabilities it has an owner's rights only.
+        drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+        path = self.file(b"text")
+        os.chmod(path, 0)
+        self.assert_refused(1, "run", "histogram", path, prefix=drop, names=path)
+        os.chmod(path, 0o400)
+        self.assert_refused(1, "run", "uppercase", path, prefix=drop, names=path)
+        self.assert_refused(1, "run", "histogram", path, "--concurrent-host", prefix=drop, names=path)
+        self.assertEqual(self.content(path), b"text")
+
+    def test_size_that_is_no_multiple_of_the_element(self):
+        path, even = self.file(b"12345"), self.file(b"1234", "even")
+        for arguments in (["sort", path], ["reduce", path], ["transpose", path, "--rows", "1"],
+                          ["saxpy", path, even, "--a", "1"], ["saxpy", even, path, "--a", "1"]):
+            self.assert_refused(1, "run", *arguments, names=[path, "5 bytes", "4 bytes"])
+        self.assertEqual(self.content(path), b"12345")
+
+    def test_rows_that_do_not_divide_the_matrix(self):
+        path = self.file(bytes(40))
+        self.assert_refused(1, "run", "transpose", path, "--rows", "3", names=[path, "3 rows"])
+
+    def test_saxpy_with_unequal_or_equal_files(self):
+        y, x = self.file(bytes(8), "y"), self.file(bytes(12), "x")
+        self.assert_refused(1, "run", "saxpy", y, x, "--a", "1", names=[y, x])
+        self.assert_refused(1, "run", "saxpy", y, y, "--a", "1", names="same file")
+
+    def test_wrong_usage(self):
+        path = self.file(b"x")
+        for arguments, names in (([], "subcommand"), (["run"], "WORKLOAD"), (["run", "histogram"], "FILE"),
+                                 (["run", "nothing", path], "nothing"), (["run", "saxpy", path, path], "--a"),
+                                 (["run", "saxpy", path, path, "--a", "b"], "--a"),
+                                 (["run", "transpose", path, "--rows", "-1"], "--rows"),
+                                 (["run", "transpose", path, "--rows", "0"], "--rows"),
+                                 (["run", "transpose", path, "--rows", "2.5"], "--rows"),
+                                 (["run", "histogram", path, "--device", "tpu"], "tpu"),
+                                 (["run", "histogram", path, "--host-access", "x"], "--host-access"),
+                                 (["run", "histogram", path, "--nonsense"], "--nonsense"), (["demo"], "FILE"),
+                                 (["info", "extra"], "extra")):
+            with self.subTest(arguments=arguments):
+                self.assert_refused(2, *arguments, names=names)
+        self.assert_refused(1, "run", "grep", "", path, names="LITERAL")
+
+    def test_granule_that_is_no_power_of_two_or_out_of_range(self):
+        path = self.file(b"x")
+        for granule in ("0", "1", "2K", "5000", "12K", "4M", "1T", "-4096", "4Q", "", "9" * 20, "16777216T"):
+            with self.subTest(granule=granule):
+                self.assert_refused(2, "run", "histogram", path, "--granule", granule, names="--granule")
+
+    def test_device_memory_too_small(self):
+        path = self.file(b"x")
+        self.assert_refused(2, "run", "histogram", path, "--device-memory", "1023K",
+                            names=["--device-memory", "1M"])
+        search = ["grep", "x" * 50000, path, "--granule", "4K", "--device-memory"]
+        text = self.assert_refused(1, "run", *search, "64K", names="--device-memory")
+        enough = text.split("--device-memory ")[1].split()[0]
+        self.run_json(*search, enough)
+
+    def test_file_system_without_mmap(self):
+        # Devices get their bytes by read(2), but the CPU's pointer needs a mapping.
+        path = "/sys/kernel/mm/transparent_hugepage/enabled"
+        for device in DEVICES:
+            self.assert_refused(1, "run", "histogram", path, "--concurrent-host", "--device", device,
+                                names=path)
+
+    def test_truncated_by_another_process_while_dirty_on_the_device(self):
+        for options in EACH_DEVICE:
+            path = self.file(b"a" * (16 << 20))
+            process = start("run", "uppercase", path, *options)
+            self.addCleanup(process.kill)
+            wait_for_first_byte(path, b"A", process)
+            os.truncate(path, 5000)
+            _, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 1, err)
+            self.assertRegex(err.decode(), r"\Aaprime: [^\n]*%s[^\n]+\n\Z" % path)
+            # The file may have grown again, by a write back that met the truncation half-way: no system call
+            # writes only below the end of a file. What was left keeps its bytes.
+            self.assertEqual(self.content(path)[:5000].upper(), b"A" * 5000)
+
+    def test_holes_punched_by_another_process_while_dirty_on_the_device(self):
+        for options in EACH_DEVICE:
+            path = self.file(b"a" * (16 << 20))
+            process = start("run", "uppercase", path, *options)
+            self.addCleanup(process.kill)
+            wait_for_first_byte(path, b"A", process)
+            punch_hole(path, 0, 8 << 20)
+            _, err = process.communicate(timeout=60)
+            self.assertEqual((process.returncode, err), (0, b""))
+            content = self.content(path)
+            self.assertEqual(len(content), 16 << 20)
+            self.assertEqual(content[8 << 20:].strip(b"\0A"), b"")
+            self.assertEqual(content[:8 << 20].strip(b"\0A"), b"")
+
+    def test_no_disk_space_for_holes_is_told_before_anything_changes(self):
+        data = self.words(1024).tobytes()
+        text, content = self.run_on_small_disk(1, data, 8 << 20, "run", "sort", "FILE")
+        self.assertIn("nothing was changed", text)
+        self.assertEqual(content, data + bytes((8 << 20) - len(data)))
+
+    def test_disk_full_at_writeback(self):
+        # One page with letters in each granule: the whole granule is copied back, and its holes have no room.
+        data = bytearray(4 << 20)
+        for at in range(0, len(data), 64 << 10):
+            data[at:at + 4] = b"text"
+        text, content = self.run_on_small_disk(1, data, len(data), "run", "uppercase", "FILE",
+                                               "--granule", "64K", "--device-memory", "1M")
+        self.assertRegex(text, r"space|large")
+        self.assertEqual(content.upper(), data.upper())
+
+    def test_write_error_at_writeback(self):
+        for options in EACH_DEVICE:
+            path = self.file(b"a" * (4 << 20))
+
+            def limit():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+            self.assert_refused(1, "run", "uppercase", path, *options, names=[path, "too large"],
+                                preexec_fn=limit)
+            self.assertEqual(self.content(path).upper(), b"A" * (4 << 20))
+
+    def run_on_small_disk(self, status, data, size, *arguments):
+        """Runs with FILE on a file system with 1 MiB of room; where nobody may mount one, with a limit on
+        file sizes that says the same. Returns what stderr said and the file's content afterwards."""
+        mount = os.path.join(self.directory, "mount")
+        os.mkdir(mount)
+        path = os.path.join(mount, "file")
+        source = self.file(data, "source")
+        unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+        script = ('set -e; mount -t tmpfs -o size=1M none "$1"; cp --sparse=always "$2" "$1/file"; '
+                  'truncate -s "$3" "$1/file"; saved="$4"; file="$1/file"; shift 4; '
+                  'set +e; "$@"; status=$?; cp --sparse=always "$file" "$saved"; exit $status')
+        saved = os.path.join(self.directory, "saved")
+        command = [APRIME, *(path if argument == "FILE" else argument for argument in arguments)]
+        try_mount = [*unshare, "mount", "-t", "tmpfs", "none", mount]
+        if subprocess.run(try_mount, capture_output=True).returncode == 0:
+            arguments = [mount, source, str(size), saved, *command]
+            process = subprocess.run([*unshare, "sh", "-c", script, "sh", *arguments], capture_output=True,
+                                     timeout=60)
+        else:
+            with open(path, "wb") as f:
+                f.write(data)
+                f.truncate(size)
+
+            def limit():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
+
+            process = subprocess.run(command, capture_output=True, timeout=60, preexec_fn=limit)
+            saved = path
+        text = process.stderr.decode()
+        self.assertEqual(process.returncode, status, text)
+        self.assertEqual(process.stdout, b"")
+        self.assertRegex(text, r"\Aaprime: [^\n]*%s[^\n]*\n\Z" % path)
+        return text, self.content(saved)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,96 @@
+"""What the tests of the command `aprime` share. Each is a program: NAME_test.py APRIME [unittest argument]"""
+
+import array
+import ctypes
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+# The program under test. Taken off the arguments, which unittest reads next.
+APRIME = sys.argv.pop(1)
+DEVICES = ("emulated", "emulated-strict")
+# Granules and device memories: smaller than most files below, so that files stream and granules are evicted.
+EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", memory]
+               for device in DEVICES for granule, memory in (("4K", "256K"), ("64K", "1M"))]
+SMALL = os.environ.get("APRIME_TEST_SCALE") == "small"
+JSON_KEYS = ["workload", "device", "file", "bytes", "seconds", "verified", "result", "faults", "bytes_filled",
+             "bytes_copied_back", "bytes_bounced", "evictions"]
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="aprime-cli-")
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        self.random = random.Random(1)
+
+    def file(self, content, name="file"):
+        path = os.path.join(self.directory, name)
+        with open(path, "wb") as f:
+            f.write(content)
+        return path
+
+    def sparse(self, size, name="sparse"):
+        path = self.file(b"", name)
+        os.truncate(path, size)
+        return path
+
+    def content(self, path):
+        with open(path, "rb") as f:
+            return f.read()
+
+    def words(self, count, kind="I", bits=32):
+        return array.array(kind, [self.random.getrandbits(bits) for _ in range(count)])
+
+    def aprime(self, *arguments, prefix=(), **options):
+        return subprocess.run([*prefix, APRIME, *arguments], capture_output=True, timeout=120, **options)
+
+    def run_json(self, *arguments):
+        """Runs a workload with --verify and checks what holds for every report."""
+        process = self.aprime("run", *arguments, "--verify", "--json")
+        self.assertEqual((process.returncode, process.stderr), (0, b""), arguments)
+        report = json.loads(process.stdout)
+        self.assertEqual(list(report), JSON_KEYS)
+        self.assertEqual(list(report["faults"]), ["device_read", "device_write", "host_read", "host_write"])
+        self.assertIs(report["verified"], True)
+        self.assertEqual(process.stdout.count(b"\n"), 1)
+        return report
+
+    def assert_refused(self, status, *arguments, names, prefix=(), **options):
+        """One clear line on stderr that names the thing, nothing on stdout, no signal."""
+        process = self.aprime(*arguments, prefix=prefix, **options)
+        text = process.stderr.decode()
+        self.assertEqual(process.returncode, status, text)
+        self.assertEqual(process.stdout, b"")
+        self.assertRegex(text, r"\Aaprime: [^\n]+\n\Z")
+        for name in [names] if isinstance(names, str) else names:
+            self.assertIn(name, text)
+        return text
+
+
+def start(*arguments, stderr=subprocess.PIPE):
+    return subprocess.Popen([APRIME, *arguments], stdout=subprocess.PIPE, stderr=stderr)
+
+
+def wait_for_first_byte(path, byte, process):
+    """Until the device's first granules came home, so that the run is in its middle."""
+    deadline = time.monotonic() + 60
+    with open(path, "rb", buffering=0) as f:
+        while os.pread(f.fileno(), 1, 0) != byte:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"no store arrived: status {process.poll()}")
+
+
+def punch_hole(path, offset, size):
+    keep_size, punch = 1, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(path, "r+b") as f:
+        result = libc.fallocate(f.fileno(), punch | keep_size, ctypes.c_int64(offset), ctypes.c_int64(size))
+        if result != 0 and ctypes.get_errno() != errno.EOPNOTSUPP:
+            raise OSError(ctypes.get_errno(), "fallocate")

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""What the command prints, and its exit status."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+import unittest
+
+from command import APRIME, DEVICES, EACH_DEVICE, CliTest, start, wait_for_first_byte
+
+
+class Output(CliTest):
+    def test_version(self):
+        process = self.aprime("--version")
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.assertRegex(process.stdout, rb"\Aaprime \d+\.\d+\.\d+\n\Z")
+
+    def test_help_names_every_workload_and_option(self):
+        text = self.aprime("run", "--help").stdout.decode()
+        for name in ("histogram", "grep", "saxpy", "transpose", "sort", "reduce", "uppercase"):
+            self.assertIn(name, text)
+            own = self.aprime("run", name, "--help")
+            self.assertEqual(own.returncode, 0)
+            for option in ("--device", "--granule", "--device-memory", "--host-access", "--concurrent-host",
+                           "--verify", "--json", "Exit status"):
+                self.assertIn(option, own.stdout.decode())
+
+    def test_info_lists_devices_and_features(self):
+        process = self.aprime("info", "--json")
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        info = json.loads(process.stdout)
+        self.assertEqual([device["name"] for device in info["devices"]], list(DEVICES))
+        self.assertIn(info["default_device"], DEVICES)
+        self.assertTrue(info["features"])
+        for feature in info["features"]:
+            if not feature["available"]:
+                self.assertTrue(feature["cost"] and feature["remedy"], feature)
+        text = self.aprime("info").stdout.decode()
+        for device in DEVICES:
+            self.assertIn(device, text)
+
+    def test_demo_shows_one_file_to_everybody(self):
+        data = self.random.randbytes(1 << 20)
+        for options in EACH_DEVICE:
+            path = self.file(data)
+            process = self.aprime("demo", path, *options)
+            self.assertEqual((process.returncode, process.stderr), (0, b""))
+            self.assertIn(b"Everybody saw the same bytes", process.stdout)
+            self.assertEqual(self.content(path), data.upper())
+
+    def test_demo_of_an_empty_file(self):
+        self.assertEqual(self.aprime("demo", self.file(b"")).returncode, 0)
+
+    def test_without_verify_json_says_null(self):
+        report = json.loads(self.aprime("run", "histogram", self.file(b"x"), "--json").stdout)
+        self.assertIsNone(report["verified"])
+
+    def test_text_for_people(self):
+        text = self.aprime("run", "grep", "a", self.file(b"banana"), "--verify").stdout.decode()
+        self.assertRegex(text, r"matches +3\n")
+        self.assertRegex(text, r"verified +yes\n")
+
+    def test_verify_finds_what_somebody_else_changed_meanwhile(self):
+        # Another program writes into a part that the kernel has left behind, which must be noticed.
+        path = self.file(b"a" * (48 << 20))
+        process = start("run", "uppercase", path, "--verify", "--json", "--granule", "4K",
+                        "--device-memory", "64K")
+        self.addCleanup(process.kill)
+        wait_for_first_byte(path, b"A", process)
+        with open(path, "r+b") as f:
+            f.seek(2000)
+            f.write(b"?")
+        out, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 3, err)
+        self.assertIs(json.loads(out)["verified"], False)
+        self.assertRegex(err.decode(), r"\Aaprime: [^\n]*%s[^\n]+\n\Z" % path)
+
+    def test_a_full_standard_output_is_an_error(self):
+        with open("/dev/full", "wb") as full:
+            process = subprocess.run([APRIME, "run", "histogram", self.file(b"x"), "--json"], stdout=full,
+                                     stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertRegex(process.stderr, rb"\Aaprime: standard output[^\n]+\n\Z")
+
+    def test_sizes_may_have_binary_units(self):
+        path = self.file(b"x")
+        for size in ("1048576", "1024K", "1M", "1MiB", "1024kib", "1G"):
+            self.run_json("histogram", path, "--device-memory", size)
+
+    def test_a_terabyte_of_holes_starts_at_once_shows_progress_and_can_be_interrupted(self):
+        path = self.sparse(1 << 40)
+        master, slave = pty.openpty()
+        process = start("run", "grep", "x", path, stderr=slave)
+        self.addCleanup(process.kill)
+        os.close(slave)
+        shown = b""
+        self.addCleanup(os.close, master)
+        deadline = time.monotonic() + 30
+        while b"/s" not in shown and time.monotonic() < deadline:
+            if select.select([master], [], [], 1)[0]:
+                shown += os.read(master, 4096)
+        self.assertRegex(shown, rb"searching \[[#.]+\] +\d+\.\d %  [\d.]+ \w+/s")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+
+    def test_an_interrupt_loses_nothing(self):
+        path = self.file(b"a" * (48 << 20))
+        process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K")
+        self.addCleanup(process.kill)
+        wait_for_first_byte(path, b"A", process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertRegex(err, rb"\Aaprime: interrupted after [^\n]+\n\Z")
+        content = self.content(path)
+        upper = content.count(b"A")
+        self.assertEqual(content, b"A" * upper + b"a" * (len(content) - upper))
+
+
+if __name__ == "__main__":
+    unittest.main()

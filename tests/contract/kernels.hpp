@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "aprime/kernel.hpp"
+#include "aprime/lease.hpp"
+
+// Kernels of the contract suite, in source that every device can compile. Grids are of any shape: each kernel
+// strides over its range.
+
+namespace aprime::contract {
+
+using Byte = unsigned char;
+
+APRIME_DEVICE inline std::size_t first_index() { return std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; }
+APRIME_DEVICE inline std::size_t index_step() { return std::size_t{gridDim.x} * blockDim.x; }
+
+struct CopyBytes {
+  APRIME_DEVICE void operator()(LeasedSpan<const Byte> from, LeasedSpan<Byte> to) const {
+    for (std::size_t i = first_index(); i < from.size() && i < to.size(); i += index_step()) to[i] = from[i];
+  }
+};
+
+struct StoreEverywhere {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes, Byte value) const {
+    for (std::size_t i = first_index(); i < bytes.size(); i += index_step()) bytes[i] = value;
+  }
+};
+
+/// Stores one byte every `stride` bytes, from byte 0 on.
+struct StoreStrided {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes, std::size_t stride, Byte value) const {
+    for (std::size_t i = first_index() * stride; i < bytes.size(); i += index_step() * stride)
+      bytes[i] = value;
+  }
+};
+
+/// Loads one byte every `stride` bytes and stores how many were not `expected`, in one thread.
+struct CountOthers {
+  APRIME_DEVICE void operator()(LeasedSpan<const Byte> bytes, std::size_t stride, Byte expected,
+                                LeasedSpan<unsigned> others) const {
+    if (first_index() != 0) return;
+    unsigned n = 0;
+    for (std::size_t i = 0; i < bytes.size(); i += stride) n += bytes[i] != expected;
+    others[0] = n;
+  }
+};
+
+/// Makes every byte one more, which is right only where the old one was seen.
+struct IncrementBytes {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes) const {
+    for (std::size_t i = first_index(); i < bytes.size(); i += index_step())
+      bytes[i] = static_cast<Byte>(bytes[i] + 1);
+  }
+};
+
+/// Every thread adds 1 to the word `stride` words further than the last thread's.
+struct AtomicIncrement {
+  APRIME_DEVICE void operator()(LeasedSpan<unsigned> words, std::size_t stride) const {
+    atomicAdd(&words[first_index() * stride % words.size()], 1);
+  }
+};
+
+/// Loads one byte without a lease for it: `distance` bytes from the first leased one.
+struct LoadAt {
+  APRIME_DEVICE void operator()(LeasedSpan<const Byte> bytes, std::ptrdiff_t distance,
+                                LeasedSpan<Byte> to) const {
+    to[0] = *static_cast<const volatile Byte*>(bytes.data() + distance);
+  }
+};
+
+/// Stores one byte `distance` bytes from the first leased one.
+struct StoreAt {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes, std::ptrdiff_t distance, Byte value) const {
+    *static_cast<volatile Byte*>(bytes.data() + distance) = value;
+  }
+};
+
+/// The defect that a read lease's type does not let happen by accident.
+struct StoreThroughReadLease {
+  APRIME_DEVICE void operator()(LeasedSpan<const Byte> bytes, std::size_t at, Byte value) const {
+    *const_cast<volatile Byte*>(bytes.data() + at) = value;
+  }
+};
+
+}  // namespace aprime::contract

@@ -1,0 +1,246 @@
+#include <sys/stat.h>
+
+#include "tests/contract/contract.hpp"
+
+// The end of the file: tails, growing, shrinking, holes, and files that others truncate.
+
+namespace aprime::contract {
+namespace {
+
+using Size = Contract;
+APRIME_CONTRACT_SUITE(Size);
+
+/// One byte that a kernel loads `distance` bytes from the start of the mapping, with a lease on all of it.
+Byte loaded_at(World& world, const Mapping& m, std::uint64_t distance) {
+  const Mapping result = world.map_new(Bytes(kGranule, std::byte{0xdd}));
+  world.runtime()
+      .launch({{1}, {1}}, LoadAt{}, aprime::read(m), static_cast<std::ptrdiff_t>(distance),
+              aprime::read_write(result))
+      .wait();
+  return std::to_integer<Byte>(read_bytes(result, range(0, 1)).front());
+}
+
+TEST_P(Size, a_file_of_any_length_is_seen_exactly) {
+  World world(GetParam());
+  for (const std::size_t size : {std::size_t{1}, std::size_t{kPage - 1}, std::size_t{kPage + 1},
+                                 std::size_t{kGranule}, std::size_t{2 * kGranule + 100},
+                                 std::size_t{2 * kGranule + 2 * kPage}, std::size_t{3 * kGranule - 1}}) {
+    const std::string path = world.file(pattern(size));
+    Mapping m = world.map(path);
+    ASSERT_EQ(m.size_bytes().value, size);
+    EXPECT_EQ(world.seen_by_device(m), pattern(size));
+    world.increment_on_device(m, all_of(m));
+    EXPECT_EQ(read_bytes(m), incremented(pattern(size)));
+    world.increment_on_device(m, all_of(m));
+    m.close();
+    EXPECT_EQ(plain_size(path), size);
+    EXPECT_EQ(plain_read(path), incremented(incremented(pattern(size))));
+  }
+}
+
+TEST_P(Size, a_kernel_sees_zeros_beyond_the_end_in_the_last_granule) {
+  World world(GetParam());
+  for (const std::uint64_t size : {std::uint64_t{100}, kGranule + kPage, kGranule + kPage + 1}) {
+    const Mapping m = world.map_new(pattern(static_cast<std::size_t>(size)));
+    for (const std::uint64_t beyond : {std::uint64_t{0}, std::uint64_t{50}, kPage + 3})
+      EXPECT_EQ(loaded_at(world, m, size + beyond), 0) << size << " + " << beyond;
+  }
+}
+
+TEST_P(Size, stores_beyond_the_end_never_reach_the_file) {
+  World world(GetParam());
+  constexpr std::uint64_t kSize = kGranule + kPage + 100;
+  const std::string path = world.file(pattern(kSize));
+  Mapping m = world.map(path);
+  for (const std::uint64_t beyond : {std::uint64_t{0}, std::uint64_t{1000}, kPage + 5})
+    world.runtime()
+        .launch({{1}, {1}}, StoreAt{}, aprime::read_write(m), static_cast<std::ptrdiff_t>(kSize + beyond),
+                Byte{0x99})
+        .wait();
+  m.sync();
+  EXPECT_EQ(plain_size(path), kSize);
+  EXPECT_EQ(plain_read(path), pattern(kSize));
+  m.resize(ByteCount{2 * kGranule});
+  Bytes grown = pattern(kSize);
+  grown.resize(2 * kGranule);
+  EXPECT_EQ(read_bytes(m), grown) << "nor come up when it grows";
+  EXPECT_EQ(world.seen_by_device(m), grown);
+  EXPECT_EQ(seen_by_pointer(m, all_of(m)), grown);
+}
+
+TEST_P(Size, an_empty_file_can_be_mapped_and_grown) {
+  World world(GetParam());
+  const std::string path = world.file({});
+  Mapping m = world.map(path);
+  EXPECT_EQ(m.size_bytes().value, 0);
+  EXPECT_TRUE(m.host<std::byte>().empty());
+  EXPECT_TRUE(m.snapshot(all_of(m)).empty());
+  EXPECT_TRUE(read_bytes(m).empty());
+  EXPECT_NO_THROW(m.sync());
+  EXPECT_NO_THROW(m.discard(all_of(m)));
+  EXPECT_NO_THROW(world.store_on_device(m, all_of(m), 1)) << "a lease of nothing";
+  EXPECT_TRUE(m.host_lease(all_of(m), Right::read).bytes().empty());
+
+  m.resize(ByteCount{kGranule + 10});
+  EXPECT_EQ(plain_size(path), kGranule + 10);
+  EXPECT_EQ(world.seen_by_device(m), Bytes(kGranule + 10));
+  world.store_on_device(m, all_of(m), 0x12);
+  EXPECT_EQ(seen_by_pointer(m, all_of(m)), constant(kGranule + 10, 0x12));
+  m.resize(ByteCount{0});
+  EXPECT_EQ(plain_size(path), 0);
+}
+
+TEST_P(Size, growing_keeps_pointers_and_device_bytes) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kGranule + 10));
+  Mapping m = world.map(path);
+  const auto* const host = m.host<std::byte>().data();
+  Bytes expected = pattern(kGranule + 10);
+  for (const std::size_t size :
+       {std::size_t{kGranule + 20}, std::size_t{3 * kGranule}, std::size_t{40 * kGranule + 5}}) {
+    world.increment_on_device(m, all_of(m));
+    expected = incremented(std::move(expected));
+    m.resize(ByteCount{size});
+    expected.resize(size);
+    EXPECT_EQ(m.host<std::byte>().data(), host);
+    EXPECT_EQ(world.seen_by_device(m), expected) << size;
+    EXPECT_EQ(seen_by_pointer(m, all_of(m)), expected) << size;
+  }
+  m.sync();
+  EXPECT_EQ(plain_read(path), expected);
+}
+
+TEST_P(Size, shrinking_takes_device_copies_with_it) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(8 * kGranule));
+  Mapping m = world.map(path);
+  world.store_on_device(m, all_of(m), 0x13);
+  const Delta delta(world);
+  m.resize(ByteCount{2 * kGranule + 1});
+  EXPECT_LE(delta.get().granules_copied_back, 1) << "only the granule that is cut";
+  EXPECT_EQ(report(m, 0).place, Place::device);
+  EXPECT_EQ(static_cast<std::int64_t>(delta.get().dirty_bytes), -6 * static_cast<std::int64_t>(kGranule));
+  EXPECT_EQ(static_cast<std::int64_t>(delta.get().resident_bytes), -6 * static_cast<std::int64_t>(kGranule));
+  EXPECT_EQ(read_bytes(m), constant(2 * kGranule + 1, 0x13));
+  EXPECT_EQ(plain_size(path), 2 * kGranule + 1);
+}
+
+TEST_P(Size, only_a_mapping_that_reaches_the_end_can_be_resized) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(4 * kGranule));
+  Mapping head = world.runtime().map(path, Access::read_write, {.length = ByteCount{kGranule}});
+  EXPECT_EQ(code_of([&] { head.resize(ByteCount{2 * kGranule}); }), Errc::invalid_argument);
+  Mapping tail = world.runtime().map(path, Access::read_write, {.offset = ByteOffset{2 * kGranule}});
+  tail.resize(ByteCount{3 * kGranule});
+  EXPECT_EQ(plain_size(path), 5 * kGranule);
+  EXPECT_EQ(part(read_bytes(tail), 2 * kGranule, kGranule), Bytes(kGranule));
+  Mapping reader = world.map(path, Access::read);
+  EXPECT_EQ(code_of([&] { reader.resize(1_KiB); }), Errc::access_denied);
+  Mapping whole = world.map(path);
+  EXPECT_NE(code_of([&] { whole.resize(ByteCount{std::uint64_t{1} << 62}); }), Errc::ok)
+      << "more than files can be";
+  EXPECT_EQ(plain_size(path), 5 * kGranule);
+  EXPECT_EQ(part(read_bytes(whole), 0, kGranule), part(pattern(4 * kGranule), 0, kGranule))
+      << "nothing has changed";
+}
+
+TEST_P(Size, discard_frees_disk_space_and_device_memory) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(8 * kGranule));
+  const Mapping m = world.map(path);
+  const auto host = m.host<const std::byte>();
+  world.store_on_device(m, all_of(m), 0x14);
+  m.sync();
+  struct stat before {};
+  ASSERT_EQ(::stat(path.c_str(), &before), 0);
+  world.store_on_device(m, all_of(m), 0x15);
+
+  const Delta delta(world);
+  m.discard(granules(2, 4));
+  EXPECT_EQ(delta.get().granules_copied_back, 0) << "nobody will read what is thrown away";
+  for (std::uint64_t g = 2; g < 6; ++g) EXPECT_EQ(report(m, g).devices, 0) << g;
+  EXPECT_EQ(report(m, 1).place, Place::device);
+  EXPECT_EQ(report(m, 6).place, Place::device);
+  struct stat after {};
+  ASSERT_EQ(::stat(path.c_str(), &after), 0);
+  EXPECT_LT(after.st_blocks, before.st_blocks);
+  EXPECT_EQ(after.st_size, before.st_size);
+  EXPECT_EQ(host[2 * kGranule], std::byte{0});
+  EXPECT_EQ(world.seen_by_device(m), with(constant(8 * kGranule, 0x15), 2 * kGranule, 4 * kGranule, 0));
+
+  m.discard(range(6 * kGranule + 10, 100));
+  m.discard(range(kGranule - 5, 10));
+  Bytes expected = with(constant(8 * kGranule, 0x15), 2 * kGranule, 4 * kGranule, 0);
+  expected = with(std::move(expected), 6 * kGranule + 10, 100, 0);
+  expected = with(std::move(expected), kGranule - 5, 10, 0);
+  EXPECT_EQ(read_bytes(m), expected) << "parts of granules keep the rest";
+}
+
+// Another process truncates the file under a mapping whose bytes are on the device.
+class Truncated : public Contract {
+ protected:
+  static constexpr std::uint64_t kOld = 4 * kGranule;
+  static constexpr std::uint64_t kNew = kGranule + kPage + 7;
+};
+APRIME_CONTRACT_SUITE(Truncated);
+
+TEST_P(Truncated, sync_writes_what_is_left_and_never_grows_the_file) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kOld));
+  Mapping m = world.map(path);
+  world.store_on_device(m, all_of(m), 0x16);
+  plain_truncate(path, kNew);
+  EXPECT_NO_THROW(m.sync());
+  EXPECT_EQ(plain_size(path), kNew);
+  EXPECT_EQ(plain_read(path), constant(kNew, 0x16));
+  EXPECT_NO_THROW(m.close());
+  EXPECT_EQ(plain_size(path), kNew);
+}
+
+TEST_P(Truncated, calls_report_what_is_beyond_the_end) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kOld));
+  const Mapping m = world.map(path);
+  m.host<std::byte>();
+  world.store_on_device(m, all_of(m), 0x16);
+  plain_truncate(path, kNew);
+  for (const HostAccess how : {HostAccess::migrate, HostAccess::bounce, HostAccess::adaptive}) {
+    EXPECT_EQ(code_of([&] { read_bytes(m, range(kNew, 1), how); }), Errc::out_of_range);
+    EXPECT_EQ(code_of([&] { read_bytes(m, all_of(m), how); }), Errc::out_of_range);
+    EXPECT_EQ(code_of([&] { write_bytes(m, 2 * kGranule, constant(3, 1), how); }), Errc::out_of_range);
+    EXPECT_EQ(read_bytes(m, range(0, kNew), how), constant(kNew, 0x16));
+  }
+  EXPECT_EQ(code_of([&] { m.host_lease(granules(2), Right::read); }), Errc::out_of_range);
+  EXPECT_EQ(m.size_bytes().value, kOld) << "the mapping is as long as it was";
+  EXPECT_EQ(plain_size(path), kNew);
+}
+
+TEST_P(Truncated, a_kernel_beyond_the_end_is_stopped_with_the_place) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kOld));
+  const Mapping m = world.map(path);
+  plain_truncate(path, kNew);
+  const DeviceFaultStatus status =
+      world.runtime().launch({{2}, {64}}, IncrementBytes{}, aprime::read_write(m, granules(2))).status();
+  EXPECT_EQ(status.code, Errc::out_of_range) << status.message;
+  EXPECT_EQ(status.path, path);
+  EXPECT_NE(status.message.find(path), std::string::npos) << status.message;
+  EXPECT_EQ(plain_size(path), kNew);
+  EXPECT_EQ(world.seen_by_device(m, range(0, kNew)), part(pattern(kOld), 0, kNew))
+      << "what is left can be used";
+}
+
+TEST_P(Truncated, a_pointer_beyond_the_end_is_a_bus_error) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  World world(GetParam());
+  const std::string path = world.file(pattern(kOld));
+  const Mapping m = world.map(path);
+  const auto host = m.host<std::byte>();
+  world.store_on_device(m, all_of(m), 0x16);
+  plain_truncate(path, kNew);
+  EXPECT_EQ(host[kNew - 1], std::byte{0x16});
+  EXPECT_DEATH(load_byte(&host[3 * kGranule]), "");
+}
+
+}  // namespace
+}  // namespace aprime::contract

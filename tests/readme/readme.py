@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+# usage: readme.py program README.md           prints the first program of the README
+#        readme.py run README.md APRIME        runs every command that the README shows
+"""What the README shows is what runs."""
+
+import array
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def blocks(readme, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def make_inputs(folder):
+    """The files that the README's commands name."""
+    floats = array.array("f", (float(i % 1000) for i in range(512 * 300)))
+    for name in ("x.f32", "y.f32", "matrix.f32"):
+        (folder / name).write_bytes(floats.tobytes())
+    numbers = array.array("I", ((i * 2654435761) % 2**32 for i in range(100_000)))
+    (folder / "numbers.u32").write_bytes(numbers.tobytes())
+    (folder / "data.bin").write_bytes(b"hay needle hay " * 700_000)
+    (folder / "copy.txt").write_text("the quick brown fox\n" * 10_000)
+
+
+def run_commands(readme, aprime):
+    scripts = [line for block in blocks(readme, "sh") for line in block.splitlines()]
+    commands = [line for line in scripts if line.startswith("aprime ")]
+    if not commands:
+        sys.exit("the README shows no command of aprime")
+    for line in scripts:
+        if line.startswith("scripts/"):
+            script = readme.parent / shlex.split(line, comments=True)[0]
+            subprocess.run([script, "--help"], check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as name:
+        make_inputs(Path(name))
+        for line in commands:
+            print("$", line, flush=True)
+            words = shlex.split(line, comments=True)
+            subprocess.run([aprime, *words[1:]], cwd=name, check=True)
+
+
+def main():
+    what, readme = sys.argv[1], Path(sys.argv[2]).resolve()
+    if what == "program":
+        print(blocks(readme, "cpp")[0], end="")
+    elif what == "run":
+        run_commands(readme, Path(sys.argv[3]).resolve())
+    else:
+        sys.exit(f"readme.py: unknown argument {what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "aprime/aprime.hpp"
+#include "tests/os/temporary_file.hpp"
+#include "tests/stress/journal.hpp"
+#include "tests/stress/random.hpp"
+#include "tests/stress/shadow.hpp"
+
+namespace aprime::stress {
+
+/// Ways to go wrong on purpose, to show that the test would notice.
+enum class Sabotage : std::uint8_t {
+  none,
+  /// An owner now and then publishes a store that it did not make.
+  lose_store,
+  /// A block is now and then written by two calls.
+  tear_block,
+  /// At the end, when everything is synced and clean, one bit of the file is changed past aprime.
+  corrupt_file,
+};
+
+/// What a run is made of.
+struct Config {
+  std::string name;
+  std::vector<DeviceOptions> devices;
+  ByteCount granule;
+  unsigned granules;
+  HostAccess host_access;
+  std::chrono::milliseconds dirty_age_max;
+  Sabotage sabotage = Sabotage::none;
+};
+
+/// A descriptor of the file that knows nothing of aprime.
+class PlainFile {
+ public:
+  explicit PlainFile(const std::string& path);
+  ~PlainFile();
+  PlainFile(const PlainFile&) = delete;
+  PlainFile& operator=(const PlainFile&) = delete;
+
+  std::uint64_t size() const;
+  /// \pre the range lies within the file
+  void read(std::uint64_t at, void* into, std::size_t size) const;
+  void write(std::uint64_t at, const void* from, std::size_t size) const;
+
+ private:
+  int fd_;
+};
+
+/// A mapping of part of the file, as actors use it: its words are numbered as in the file.
+struct View {
+  const Mapping* mapping;
+  std::uint64_t* host;
+  std::uint64_t first_word;
+  std::uint64_t words;
+
+  ByteRange range(std::uint64_t word, std::uint64_t count) const {
+    return {ByteOffset{(word - first_word) * 8}, ByteCount{count * 8}};
+  }
+  ByteOffset at(std::uint64_t word) const { return range(word, 0).first; }
+};
+
+/// One run: a file, a runtime, the actors that work on it at once, and the model that judges what they see.
+///
+/// The file has a base, whose words the shadow gives out to all actors, and a tail behind it, which belongs
+/// to one actor that truncates, grows and punches it. The base ends inside a granule, so that this one is
+/// shared too.
+class World {
+ public:
+  static constexpr unsigned kHosts = 3;
+  static constexpr unsigned kLanes = 8;
+
+  World(const Config& config, std::uint64_t seed, std::uint64_t operations);
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  /// Runs all actors, then checks that every word is exactly what it must be. Returns the failure, or
+  /// nothing.
+  std::string run();
+  /// What was done, in words.
+  std::string summary() const;
+  Stats stats() const { return last_stats_; }
+  std::uint64_t operations_done() const noexcept { return done_.load(); }
+
+  // For the actors.
+  const Config& config() const noexcept { return config_; }
+  Shadow& shadow() noexcept { return *shadow_; }
+  Journal& journal() noexcept { return journal_; }
+  Runtime& runtime() noexcept { return *runtime_; }
+  const PlainFile& plain() const noexcept { return *plain_; }
+  const std::string& path() const noexcept { return path_; }
+  Mapping& tail() noexcept { return tail_mapping_; }
+  std::uint64_t tail_first_byte() const noexcept { return shadow_->words() * 8; }
+  std::span<const View> views() const noexcept { return views_; }
+  bool hardware_paged(unsigned device) const noexcept { return hardware_paged_[device]; }
+  unsigned device_count() const noexcept { return static_cast<unsigned>(config_.devices.size()); }
+  unsigned device_actor(unsigned device) const noexcept { return kHosts + device; }
+  unsigned tail_actor() const noexcept { return kHosts + device_count(); }
+  std::uint64_t granule_bytes() const noexcept { return config_.granule.value; }
+
+  /// Adds to the operations done; false when the run is over.
+  bool go_on(std::uint64_t done) noexcept {
+    const std::uint64_t before = done_.fetch_add(done, std::memory_order_relaxed);
+    return before + done < operations_ && !shadow_->failed();
+  }
+  bool lose_this_store(Random& random) const noexcept {
+    return config_.sabotage == Sabotage::lose_store && random.one_in(64);
+  }
+
+ private:
+  void open();
+  void watch(std::vector<std::thread>& actors, const std::atomic<unsigned>& active);
+  void check_everything();
+  void check_words(Path path, const std::vector<std::uint64_t>& words);
+
+  const Config config_;
+  const std::uint64_t seed_;
+  const std::uint64_t operations_;
+  Journal journal_;
+  test::TemporaryDirectory directory_;
+  std::string path_;
+  std::unique_ptr<PlainFile> plain_;
+  std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Shadow> shadow_;
+  Mapping base_mapping_;
+  Mapping offset_mapping_;
+  Mapping tail_mapping_;
+  std::vector<View> views_;
+  std::vector<bool> hardware_paged_;
+  std::atomic<std::uint64_t> done_{0};
+  Stats last_stats_;
+};
+
+// The actors. Each runs until the world says that it is over, and reports what goes wrong to the shadow.
+void run_host_actor(World& world, unsigned number, Random random);
+void run_device_actor(World& world, unsigned device, Random random);
+void run_tail_actor(World& world, Random random);
+
+/// A word of [first, first + count): often one that this actor may store or add to, sometimes just any.
+std::uint64_t pick_word(Shadow& shadow, std::uint64_t first, std::uint64_t count, std::uint8_t me,
+                        Random& random);
+
+/// Loads, stores or adds to the word, through any pointer, as its owner or not.
+void touch_word(World& world, std::uint64_t* at, std::uint64_t word, std::uint8_t me, unsigned actor,
+                bool on_device, bool may_store, Random& random);
+
+}  // namespace aprime::stress
