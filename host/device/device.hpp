@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 
@@ -13,18 +14,12 @@
 #include "aprime/units.hpp"
 #include "host/device/executor.hpp"
 #include "host/device/frame_pool.hpp"
+#include "host/device/progress.hpp"
 #include "host/os/memory.hpp"
 
 namespace aprime::device {
 
 using aprime::detail::KernelBody;
-
-/// How far an operation on several granules came. The first `done` granules are as asked for; the others are
-/// as they were before. `status` says why it stopped early, and is ok if it did not.
-struct Progress {
-  GranuleCount done;
-  Status status;
-};
 
 /// The way to A: the backing file, as a device needs it. Implemented by the engine. Thread-safe.
 class HomePort {
@@ -137,6 +132,17 @@ class Region {
  protected:
   explicit Region(RegionParams params) : params_(std::move(params)) {
     frames_.reserve(params_.granules.value);
+  }
+  /// Makes room for the frame numbers of `granules` granules. Valid answers: ok; resources.
+  Status reserve_frames(GranuleCount granules) noexcept {
+    try {
+      frames_.reserve(granules.value);
+    } catch (const Error& error) {
+      return {error.code(), error.system_error(), {}};
+    } catch (const std::bad_alloc&) {
+      return {Errc::resources, 0, {}};
+    }
+    return {};
   }
 
   RegionParams params_;

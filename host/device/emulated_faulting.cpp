@@ -1,7 +1,6 @@
 #include "host/device/emulated_faulting.hpp"
 
 #include <algorithm>
-#include <new>
 #include <string>
 #include <utility>
 
@@ -21,13 +20,8 @@ os::TrapRegistration FaultingRegion::serve(std::byte* window, std::size_t size) 
 Status FaultingRegion::reserve(GranuleCount granules) noexcept {
   if (granules.value <= granules_.load(std::memory_order_relaxed)) return {};
   if (params_.granule.bytes_of(granules).value > window_bytes_) return {Errc::resources, 0, {}};
-  try {
-    frames_.reserve(granules.value);
-  } catch (const Error& error) {
-    return {error.code(), error.system_error(), {}};
-  } catch (const std::bad_alloc&) {
-    return {Errc::resources, 0, {}};
-  }
+  const Status status = reserve_frames(granules);
+  if (!status.is_ok()) return status;
   granules_.store(granules.value, std::memory_order_release);
   return {};
 }

@@ -1,6 +1,8 @@
 #include "host/device/leased_frames.hpp"
 
+#include <algorithm>
 #include <cassert>
+#include <cstring>
 #include <utility>
 
 namespace aprime::device {
@@ -36,6 +38,35 @@ LeasedFrames::LeasedFrames(ByteCount frame_bytes, FrameCount frames)
           }(),
           frame_bytes, os::Protection::none, os::Protection::read_write),
       traps_(guard_before_.data(), kGuardBytes + view_.size() + kGuardBytes, *this) {}
+
+Status LeasedFrames::fill(FrameBytes to, HomePort& home, ByteOffset at) noexcept {
+  return home.read(at, bytes(to));
+}
+
+Status LeasedFrames::copy_home(FrameBytes from, HomePort& home, ByteOffset at) noexcept {
+  return home.write(at, bytes(from));
+}
+
+Status LeasedFrames::zero(FrameBytes b) noexcept {
+  std::memset(bytes(b).data(), 0, bytes(b).size());
+  return {};
+}
+
+Status LeasedFrames::read(FrameBytes from, std::span<std::byte> into) noexcept {
+  std::copy_n(bytes(from).data(), into.size(), into.data());
+  return {};
+}
+
+Status LeasedFrames::write(FrameBytes to, std::span<const std::byte> from) noexcept {
+  std::copy_n(from.data(), from.size(), bytes(to).data());
+  return {};
+}
+
+Status LeasedFrames::copy(FrameBytes from, FrameIndex to) noexcept {
+  const std::span<std::byte> source = bytes(from);
+  std::memcpy(bytes({to, ByteCount{0}, from.size}).data(), source.data(), source.size());
+  return {};
+}
 
 void LeasedFrames::count(FrameIndex first, FrameCount count, Right right, bool open) noexcept {
   for (std::uint64_t at = first.value; at < first.value + count.value; ++at) {

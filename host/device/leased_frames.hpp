@@ -10,6 +10,7 @@
 #include "aprime/error.hpp"
 #include "aprime/units.hpp"
 #include "host/device/device_fault.hpp"
+#include "host/device/frame_memory.hpp"
 #include "host/device/frame_pool.hpp"
 #include "host/device/twin_memory.hpp"
 #include "host/os/protected_range.hpp"
@@ -21,28 +22,26 @@ namespace aprime::device {
 /// The memory of a strict device. We reach its frames by an alias; kernels have a view of it, in which a
 /// frame may be touched as the strongest of the leases that are open on it permits, and not at all when there
 /// is none. A kernel that does more is stopped. Thread-safe.
-class LeasedFrames final : private os::TrapTarget {
+class LeasedFrames final : public FrameMemory, private os::TrapTarget {
  public:
   /// \throws Error(resources)
   LeasedFrames(ByteCount frame_bytes, FrameCount frames);
 
-  /// Where kernels find a frame.
-  std::byte* address(FrameIndex frame) const noexcept { return view_.data() + offset_of(frame); }
-  /// Where we find `size` bytes from the start of a frame.
-  std::span<std::byte> bytes(FrameIndex first, std::size_t size) const noexcept {
-    return memory_.alias().subspan(offset_of(first), size);
-  }
+  std::byte* address(FrameIndex frame) const noexcept override { return view_.data() + offset_of(frame); }
 
-  /// Leases nest and overlap. Valid answers: ok; resources (nothing was opened).
-  Status open(FrameIndex first, FrameCount count, Right right) noexcept;
-  /// When it returns, no kernel can use a right that only this lease gave.
-  void close(FrameIndex first, FrameCount count, Right right) noexcept;
-  /// Whether a lease that includes `right` is open on one of these frames.
-  bool is_leased(FrameIndex first, FrameCount count, Right right) const noexcept;
+  Status fill(FrameBytes to, HomePort& home, ByteOffset at) noexcept override;
+  Status copy_home(FrameBytes from, HomePort& home, ByteOffset at) noexcept override;
+  Status zero(FrameBytes bytes) noexcept override;
+  Status read(FrameBytes from, std::span<std::byte> into) noexcept override;
+  Status write(FrameBytes to, std::span<const std::byte> from) noexcept override;
+  Status copy(FrameBytes from, FrameIndex to) noexcept override;
 
-  /// Says for messages what lies in these frames from now on: the bytes of a file from `at`.
-  void label(FrameIndex first, FrameCount count, RegionId region, ByteOffset at) noexcept;
-  void clear_label(FrameIndex first, FrameCount count) noexcept;
+  Status open(FrameIndex first, FrameCount count, Right right) noexcept override;
+  void close(FrameIndex first, FrameCount count, Right right) noexcept override;
+  bool is_leased(FrameIndex first, FrameCount count, Right right) const noexcept override;
+
+  void label(FrameIndex first, FrameCount count, RegionId region, ByteOffset at) noexcept override;
+  void clear_label(FrameIndex first, FrameCount count) noexcept override;
 
  private:
   struct Frame {
@@ -59,6 +58,11 @@ class LeasedFrames final : private os::TrapTarget {
   KernelFault explain(std::uint64_t offset, bool write) const noexcept;
   void count(FrameIndex first, FrameCount count, Right right, bool open) noexcept APRIME_REQUIRES(mutex_);
   Status apply(FrameIndex first, FrameCount count) noexcept APRIME_REQUIRES(mutex_);
+  /// Where we find bytes.
+  std::span<std::byte> bytes(FrameBytes b) const noexcept {
+    return memory_.alias().subspan(offset_of(b.first) + static_cast<std::size_t>(b.offset.value),
+                                   static_cast<std::size_t>(b.size.value));
+  }
   std::size_t offset_of(FrameIndex frame) const noexcept {
     return static_cast<std::size_t>(frame.value * frame_bytes_.value);
   }

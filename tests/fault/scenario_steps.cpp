@@ -226,7 +226,8 @@ void Scenario::sync(ModelFile& file, std::size_t h, ByteRange r) {
       m.sync(r);
       is_done = true;
     } catch (const Error& e) {
-      if (errors_of(m) == file.heard[h]) judge("sync", e.code(), e.system_error(), e.what(), e.path(), e.offset());
+      if (errors_of(m) == file.heard[h])
+        judge("sync", e.code(), e.system_error(), e.what(), e.path(), e.offset());
       file.heard[h] = errors_of(m);
       is_done = attempt("sync again", [&] { m.sync(r); }) == Outcome::done;
     }
