@@ -108,6 +108,10 @@ class Region {
 
   /// Hardware-paged: the device address of byte 0 of the file; nullptr on a software-paged device.
   virtual std::byte* window() noexcept { return nullptr; }
+  /// What a `device_span` needs to reach all that the region has room for now. Valid until the next call, and
+  /// while a kernel runs that was given it. Called by one thread at a time, while no kernel runs that was
+  /// given it. \throws Error(resources)
+  virtual detail::PagedWindow paged_window() = 0;
   /// Makes room for `granules` granules; addresses stay. Valid answers: ok; resources.
   virtual Status reserve(GranuleCount granules) noexcept = 0;
 
@@ -163,8 +167,10 @@ class Device {
   /// Begins to hold granules of a file. The handler must outlive the region. \throws Error(resources)
   virtual std::unique_ptr<Region> attach(RegionParams params, FaultHandler& handler) = 0;
 
-  /// Runs a grid to its end on the device's threads.
-  virtual LaunchResult run(const detail::KernelBody& body, const Grid& grid) = 0;
+  /// Runs a grid to its end on the device's threads, which may touch the regions `on_demand` through their
+  /// `paged_window`s. \throws Error(resources)
+  virtual LaunchResult run(const detail::KernelBody& body, const Grid& grid,
+                           std::span<Region* const> on_demand = {}) = 0;
 
   /// Software-paged: the device address of a frame; contiguous frames have contiguous addresses. nullptr on a
   /// hardware-paged device.

@@ -113,6 +113,10 @@ void describe_fault(const KernelFault& fault, const RegionNames& names, DeviceFa
                                    distance < 0 ? 0 - fault.offset : fault.offset);
       }
       break;
+    case FaultReason::outside_span:
+      out.code = Errc::out_of_range;
+      out.message = access + ", which is beyond the end of its span";
+      break;
     case FaultReason::wild_pointer:
       out.code = Errc::kernel_failed;
       out.message = fmt::format("{} {} address {:#x}, which is no device memory", kernel,

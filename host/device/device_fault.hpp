@@ -24,6 +24,8 @@ enum class FaultReason : std::uint8_t {
   store_under_read_lease,
   /// Device memory that no lease covers.
   outside_lease,
+  /// An element of a device_span beyond its end.
+  outside_span,
   /// Neither device memory nor anything else that the thread may touch.
   wild_pointer,
 };

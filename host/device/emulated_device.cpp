@@ -56,6 +56,8 @@ unsigned workers_for(const DeviceOptions& options) noexcept {
   return options.workers != 0 ? options.workers : std::max(1u, std::thread::hardware_concurrency());
 }
 
+}  // namespace
+
 Executor start_workers(unsigned workers) {
   try {
     return Executor(workers);
@@ -66,8 +68,6 @@ Executor start_workers(unsigned workers) {
   }
 }
 
-}  // namespace
-
 EmulatedDevice::EmulatedDevice(const DeviceOptions& options, ByteCount frame_bytes, Character character)
     : Device(DeviceInfo{.name = std::move(character.name),
                         .description = std::move(character.description),
@@ -77,7 +77,8 @@ EmulatedDevice::EmulatedDevice(const DeviceOptions& options, ByteCount frame_byt
              frame_bytes, frames_for(options, frame_bytes)),
       executor_(start_workers(workers_for(options))) {}
 
-LaunchResult EmulatedDevice::run(const detail::KernelBody& body, const Grid& grid) {
+LaunchResult EmulatedDevice::run(const detail::KernelBody& body, const Grid& grid,
+                                 std::span<Region* const> /*on_demand*/) {
   const GuardedBody guarded{body, wild_pointers_};
   return executor_.run({&guarded, &GuardedBody::run, body.name}, grid);
 }

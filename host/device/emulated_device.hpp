@@ -9,6 +9,9 @@
 
 namespace aprime::device {
 
+/// \throws Error(resources)
+Executor start_workers(unsigned workers);
+
 /// What both personalities of the emulated device have in common: processors, and words for what stops a
 /// kernel.
 class EmulatedDevice : public Device {
@@ -16,7 +19,8 @@ class EmulatedDevice : public Device {
   /// Fewer frames than this leave eviction no choice.
   static constexpr std::uint64_t kFramesMin = 16;
 
-  LaunchResult run(const detail::KernelBody& body, const Grid& grid) override;
+  LaunchResult run(const detail::KernelBody& body, const Grid& grid,
+                   std::span<Region* const> on_demand = {}) override;
   void describe(const KernelFault& fault, DeviceFaultStatus& out) const override;
 
  protected:

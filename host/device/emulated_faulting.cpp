@@ -17,6 +17,12 @@ os::TrapRegistration FaultingRegion::serve(std::byte* window, std::size_t size) 
   return {window, size, *this};
 }
 
+detail::PagedWindow FaultingRegion::paged_window() noexcept {
+  return {.base = window_,
+          .region = params_.id,
+          .log2_granule = static_cast<std::uint8_t>(std::countr_zero(params_.granule.bytes().value))};
+}
+
 Status FaultingRegion::reserve(GranuleCount granules) noexcept {
   if (granules.value <= granules_.load(std::memory_order_relaxed)) return {};
   if (params_.granule.bytes_of(granules).value > window_bytes_) return {Errc::resources, 0, {}};

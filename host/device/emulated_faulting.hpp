@@ -18,6 +18,7 @@ namespace aprime::device {
 class FaultingRegion : public Region, private os::TrapTarget {
  public:
   std::byte* window() noexcept final { return window_; }
+  detail::PagedWindow paged_window() noexcept final;
   Status reserve(GranuleCount granules) noexcept final;
   /// Granules have no other place to go to.
   Status move(GranuleIndex g, FrameIndex to) noexcept final;

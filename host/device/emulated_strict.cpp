@@ -1,15 +1,49 @@
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
+#include "aprime/detail/pager.hpp"
+#include "host/device/demand_region.hpp"
 #include "host/device/emulated_device.hpp"
-#include "host/device/framed_region.hpp"
 #include "host/device/leased_frames.hpp"
+#include "host/device/paging.hpp"
 
 namespace aprime::device {
 
 namespace {
 
-class EmulatedStrict final : public EmulatedDevice {
+/// All memory is the host's here.
+class HostPagingMemory final : public PagingMemory {
+ public:
+  std::byte* shared(std::size_t bytes) override { return device(bytes); }
+  std::byte* device(std::size_t bytes) override {
+    os::Mapped memory = os::Mapped::anonymous(bytes, true);
+    std::byte* const at = memory.data();
+    const sync::Lock lock(mutex_);
+    memory_.insert_or_assign(at, std::move(memory));
+    return at;
+  }
+  void free(std::byte* device_memory) noexcept override {
+    const sync::Lock lock(mutex_);
+    memory_.erase(device_memory);
+  }
+  Status clear(std::byte* device_memory) noexcept override {
+    const sync::Lock lock(mutex_);
+    return memory_.find(device_memory)->second.clear();
+  }
+  Status upload(std::byte* to, std::span<const std::byte> from) noexcept override {
+    std::copy(from.begin(), from.end(), to);
+    return {};
+  }
+
+ private:
+  sync::Mutex mutex_{sync::LockRank::frames};
+  std::map<std::byte*, os::Mapped> memory_ APRIME_GUARDED_BY(mutex_);
+};
+
+class EmulatedStrict final : public EmulatedDevice, public PagingSource {
  public:
   EmulatedStrict(const DeviceOptions& options, ByteCount frame_bytes)
       : EmulatedDevice(options, frame_bytes,
@@ -20,9 +54,33 @@ class EmulatedStrict final : public EmulatedDevice {
                         false}),
         memory_(frame_bytes, frames_.capacity()) {}
 
-  std::unique_ptr<Region> attach(RegionParams params, FaultHandler& /*handler*/) override {
+  std::unique_ptr<Region> attach(RegionParams params, FaultHandler& handler) override {
     names_.set(params.id, params.path);
-    return std::make_unique<FramedRegion>(std::move(params), memory_, frame_bytes_);
+    return std::make_unique<DemandRegion>(std::move(params), memory_, frame_bytes_, frames_, *this, handler);
+  }
+
+  LaunchResult run(const detail::KernelBody& body, const Grid& grid,
+                   std::span<Region* const> on_demand) override {
+    if (on_demand.empty()) return EmulatedDevice::run(body, grid);
+    std::vector<PagedRegion*> regions;
+    for (Region* region : on_demand) regions.push_back(&static_cast<DemandRegion*>(region)->paged());
+    paging_->begin(regions);
+    LaunchResult result;
+    try {
+      result = EmulatedDevice::run(body, grid);
+    } catch (...) {
+      paging_->end(false);
+      throw;
+    }
+    paging_->end(result.completed());
+    const std::optional<Paging::Failure> failure = paging_->failure();
+    if (failure && (result.completed() || result.outcome == LaunchOutcome::fault)) {
+      result.outcome = LaunchOutcome::fault;
+      result.fault =
+          fault_in_file(failure->status ? FaultReason::refused : FaultReason::outside_span, failure->region,
+                        failure->at, failure->write, failure->status.value_or(Status{}));
+    }
+    return result;
   }
 
   std::byte* frame_address(FrameIndex frame) noexcept override { return memory_.address(frame); }
@@ -35,7 +93,32 @@ class EmulatedStrict final : public EmulatedDevice {
   }
 
  private:
+  /// Lanes of the pager, fewer than a warp has: each is a fiber that looks for work.
+  static constexpr unsigned kPagerLanes = 4;
+
+  Paging& paging() override {
+    if (!paging_) {
+      pager_.reset(new Executor(start_workers(1)));
+      paging_ = std::make_unique<Paging>(paging_memory_, memory_.alias(), frames_.capacity(),
+                                         [this](const detail::PagingPort* port) { run_pager(port); });
+    }
+    return *paging_;
+  }
+  PagingMemory& paging_memory() noexcept override { return paging_memory_; }
+
+  void run_pager(const detail::PagingPort* port) {
+    const auto run = [](const void* closure, detail::ThreadCursor& cursor) {
+      while (cursor.next()) detail::PagerKernel{}(*static_cast<const detail::PagingPort* const*>(closure));
+    };
+    static_cast<void>(pager_->run({&port, run, "pager"}, Grid{{1}, {kPagerLanes}}));
+  }
+
   LeasedFrames memory_;
+  HostPagingMemory paging_memory_;
+  /// Processors for the pager alone. Both are made by the first launch that needs them; that launch and the
+  /// others of the device follow one another.
+  std::unique_ptr<Executor> pager_;
+  std::unique_ptr<Paging> paging_;
 };
 
 }  // namespace

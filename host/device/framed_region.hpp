@@ -7,8 +7,8 @@ namespace aprime::device {
 
 /// A′ of one file in the frames of a software-paged device. A right is a matter of the directory here:
 /// kernels touch what is leased to them, and a lease is opened only after the rights for it were given. So
-/// rights move without any work.
-class FramedRegion final : public Region {
+/// rights move without any work. Kernels that fault are the business of `DemandRegion`.
+class FramedRegion : public Region {
  public:
   /// `memory` must outlive the region. \throws Error(resources)
   FramedRegion(RegionParams params, FrameMemory& memory, ByteCount frame_bytes);
@@ -28,6 +28,11 @@ class FramedRegion final : public Region {
   Status open_lease(GranuleRange granules, Right right) noexcept;
   void close_lease(GranuleRange granules, Right right) noexcept;
 
+ protected:
+  void label(GranuleRange r) noexcept;
+
+  FrameMemory& memory_;
+
  private:
   /// Calls `operation` for one part of the run after the other, each with granules that lie next to one
   /// another in frames as in the file.
@@ -41,10 +46,8 @@ class FramedRegion final : public Region {
   FrameBytes bytes_of(GranuleRange r) const noexcept {
     return {frame_of(r.first), ByteCount{0}, params_.granule.bytes_of(r.count)};
   }
-  void label(GranuleRange r) noexcept;
   bool any_leased(GranuleRange run, Right right) const noexcept;
 
-  FrameMemory& memory_;
   /// Granules in neighbouring frames have no gap between them.
   const bool frames_are_full_;
 };

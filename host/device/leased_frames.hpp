@@ -28,6 +28,8 @@ class LeasedFrames final : public FrameMemory, private os::TrapTarget {
   LeasedFrames(ByteCount frame_bytes, FrameCount frames);
 
   std::byte* address(FrameIndex frame) const noexcept override { return view_.data() + offset_of(frame); }
+  /// Frame 0 by the way that leases do not restrict.
+  std::byte* alias() const noexcept { return memory_.alias().data(); }
 
   Status fill(FrameBytes to, HomePort& home, ByteOffset at) noexcept override;
   Status copy_home(FrameBytes from, HomePort& home, ByteOffset at) noexcept override;

@@ -9,9 +9,15 @@
 namespace aprime::device {
 
 StagingPool::StagingPool(unsigned buffers)
-    : memory_(os::Mapped::anonymous(std::size_t{buffers} * 2 * kHalfBytes, true)),
+    : owned_(os::Mapped::anonymous(buffers * kBufferBytes, true)),
+      memory_(owned_.bytes()),
       free_(~std::uint64_t{0} >> (kBuffersMax - buffers)) {
   assert(buffers >= 1 && buffers <= kBuffersMax);
+}
+
+StagingPool::StagingPool(std::span<std::byte> memory, unsigned buffers) noexcept
+    : memory_(memory), free_(~std::uint64_t{0} >> (kBuffersMax - buffers)) {
+  assert(buffers >= 1 && buffers <= kBuffersMax && memory.size() >= buffers * kBufferBytes);
 }
 
 StagingPool::Lease StagingPool::lease() noexcept {
@@ -41,11 +47,11 @@ StagingPool::Lease::~Lease() {
 }
 
 std::span<std::byte> StagingPool::Lease::first_half() const noexcept {
-  return pool_->memory_.bytes().subspan(number_ * 2 * kHalfBytes, kHalfBytes);
+  return pool_->memory_.subspan(number_ * kBufferBytes, kHalfBytes);
 }
 
 std::span<std::byte> StagingPool::Lease::second_half() const noexcept {
-  return pool_->memory_.bytes().subspan((number_ * 2 + 1) * kHalfBytes, kHalfBytes);
+  return pool_->memory_.subspan(number_ * kBufferBytes + kHalfBytes, kHalfBytes);
 }
 
 }  // namespace aprime::device

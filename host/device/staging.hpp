@@ -20,10 +20,13 @@ class StagingPool {
  public:
   /// Each half of a buffer holds the largest granule.
   static constexpr std::size_t kHalfBytes = std::size_t{1} << GranuleSize::kLog2Max;
+  static constexpr std::size_t kBufferBytes = 2 * kHalfBytes;
   static constexpr unsigned kBuffersMax = 64;
 
   /// \throws Error(resources)
   explicit StagingPool(unsigned buffers);
+  /// In memory of somebody else's, which must outlive this: `buffers * kBufferBytes` bytes.
+  StagingPool(std::span<std::byte> memory, unsigned buffers) noexcept;
 
   /// Holds one buffer, which goes home on destruction.
   class Lease {
@@ -45,9 +48,13 @@ class StagingPool {
   /// Waits while all buffers are in use. So a thread holds at most one at a time, and meanwhile waits for
   /// nothing but I/O: the wait ends.
   Lease lease() noexcept;
+  /// All of it.
+  std::span<std::byte> memory() const noexcept { return memory_; }
 
  private:
-  os::Mapped memory_;
+  /// Empty if the memory is somebody else's.
+  os::Mapped owned_;
+  std::span<std::byte> memory_;
   std::atomic<std::uint64_t> free_;
   std::atomic<std::uint32_t> waiting_{0};
   std::atomic<std::uint32_t> returned_{0};

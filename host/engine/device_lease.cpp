@@ -43,7 +43,7 @@ GranuleRange whole_granules(GranuleSize granule, ByteRange bytes, ByteCount file
 DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests) : slot_(slot) {
   std::vector<Held> wanted;
   for (const FileRequest& r : requests)
-    if (!r.range.empty())
+    if (!r.range.empty() && !r.on_demand)
       wanted.push_back({r.file.get(), r.range, r.file->granule().covering(r.range), r.right, nullptr});
   std::sort(wanted.begin(), wanted.end(), [](const Held& a, const Held& b) {
     if (a.file != b.file) return std::less<>{}(a.file, b.file);

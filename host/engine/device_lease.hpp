@@ -14,13 +14,16 @@ struct FileRequest {
   std::shared_ptr<CoherentFile> file;
   ByteRange range;
   Right right;
+  /// Faulted in while the kernel runs, and not leased.
+  bool on_demand = false;
 };
 
 /// The rights of one launch on one device, held until destruction. Every granule is resident and pinned; on a
 /// software-paged device each range lies in contiguous frames that kernels may touch.
 ///
-/// Overlapping requests on one file become one range with the stronger right. Ranges are taken in ascending
-/// order (file, then offset), so that two launches on different devices cannot wait for each other.
+/// Requests on demand are left out. Overlapping ones on one file become one range with the stronger right.
+/// Ranges are taken in ascending order (file, then offset), so that two launches on different devices cannot
+/// wait for each other.
 class DeviceLeases {
  public:
   /// \throws Error(device_memory) that says how much is needed; Error(out_of_range | io | no_space |

@@ -2,6 +2,7 @@
 
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <exception>
 
@@ -110,26 +111,45 @@ DeviceFaultStatus LaunchQueue::execute(Launch& launch) noexcept {
   return status;
 }
 
-DeviceFaultStatus LaunchQueue::run_on_device(Launch& launch) {
+/// Where each request's bytes are, and leases that keep them there where that needs any.
+struct LaunchQueue::Placement {
   std::vector<detail::LeasedMemory> memory;
   std::optional<DeviceLeases> leases;
-  if (slot_.device().info().hardware_paged && launch.grid) {
-    for (const FileRequest& r : launch.requests) {
+  /// What the kernel may fault on, each region once.
+  std::vector<device::Region*> on_demand;
+};
+
+void LaunchQueue::place(const Launch& launch, Placement& placement) {
+  const bool faults_in = slot_.device().info().hardware_paged && launch.grid;
+  if (!faults_in) placement.leases.emplace(slot_, launch.requests);
+  for (const FileRequest& r : launch.requests) {
+    device::Region& region = r.file->region(slot_.number());
+    const auto size = static_cast<std::size_t>(r.range.size.value);
+    if (r.on_demand) {
+      placement.memory.push_back({nullptr, size, region.paged_window(), r.range.first.value});
+      if (std::find(placement.on_demand.begin(), placement.on_demand.end(), &region) ==
+          placement.on_demand.end())
+        placement.on_demand.push_back(&region);
+    } else if (faults_in) {
       if (r.right == Right::write) adopt_ahead(slot_, r, launch.requests);
-      std::byte* window = r.file->region(slot_.number()).window();
-      memory.push_back({window + r.range.first.value, static_cast<std::size_t>(r.range.size.value)});
+      placement.memory.push_back({region.window() + r.range.first.value, size});
+    } else {
+      placement.memory.push_back(placement.leases->memory_of(r));
     }
-  } else {
-    leases.emplace(slot_, launch.requests);
-    for (const FileRequest& r : launch.requests) memory.push_back(leases->memory_of(r));
   }
-  launch.closure->bind(memory);
+}
+
+DeviceFaultStatus LaunchQueue::run_on_device(Launch& launch) {
+  Placement placement;
+  place(launch, placement);
+  launch.closure->bind(placement.memory);
   DeviceFaultStatus status;
   if (!launch.grid) {
     launch.closure->run_task();
     return status;
   }
-  const device::LaunchResult result = slot_.device().run(launch.closure->body(), *launch.grid);
+  const device::LaunchResult result =
+      slot_.device().run(launch.closure->body(), *launch.grid, placement.on_demand);
   if (result.completed()) return status;
   status.code = Errc::kernel_failed;
   status.message = result.message;

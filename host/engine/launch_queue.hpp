@@ -41,7 +41,10 @@ class LaunchQueue {
   void drain();
 
  private:
+  struct Placement;
+
   void run() noexcept;
+  void place(const Launch& launch, Placement& placement);
   DeviceFaultStatus execute(Launch& launch) noexcept;
   DeviceFaultStatus run_on_device(Launch& launch);
 

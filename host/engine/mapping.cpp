@@ -28,6 +28,16 @@ LeaseArgument<Right::read_write> read_write(const Mapping& m, ByteRange range) {
 }
 LeaseArgument<Right::write> write(const Mapping& m) { return write(m, whole(m)); }
 LeaseArgument<Right::write> write(const Mapping& m, ByteRange range) { return {{&m, range, Right::write}}; }
+DemandArgument<Right::read> demand_read(const Mapping& m) { return demand_read(m, whole(m)); }
+DemandArgument<Right::read> demand_read(const Mapping& m, ByteRange range) {
+  return {{&m, range, Right::read, true}};
+}
+DemandArgument<Right::read_write> demand_read_write(const Mapping& m) {
+  return demand_read_write(m, whole(m));
+}
+DemandArgument<Right::read_write> demand_read_write(const Mapping& m, ByteRange range) {
+  return {{&m, range, Right::read_write, true}};
+}
 
 HostLease::HostLease(std::unique_ptr<detail::HostLeaseState> state) noexcept : state_(std::move(state)) {}
 HostLease::HostLease(HostLease&&) noexcept = default;

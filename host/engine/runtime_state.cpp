@@ -132,7 +132,8 @@ Completion RuntimeState::submit(unsigned device, const std::string& name, const 
     MappingState& mapping = *r.mapping->state();
     if (includes_write(r.right)) mapping.require_writable("lease for writing");
     launch.mappings.push_back(r.mapping->state());
-    launch.requests.push_back({mapping.shared_file(), mapping.in_file(r.range, "lease"), r.right});
+    launch.requests.push_back(
+        {mapping.shared_file(), mapping.in_file(r.range, "lease"), r.right, r.on_demand});
   }
   launch.completion = std::make_shared<detail::CompletionState>();
   Completion completion(launch.completion);

@@ -24,6 +24,11 @@ Mapped::~Mapped() {
   assert(rc == 0);
 }
 
+Status Mapped::clear() noexcept {
+  if (sys::madvise(base_, size_, MADV_DONTNEED) == 0) return {};
+  return {Errc::resources, errno, {}};
+}
+
 Mapped Mapped::anonymous(std::size_t size, bool huge_aligned) {
   assert(size > 0);
   size = round_up(size, kPageBytes);

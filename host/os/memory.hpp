@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "aprime/error.hpp"
 #include "aprime/units.hpp"
 
 namespace aprime::os {
@@ -32,6 +33,9 @@ class Mapped {
   /// Zeroed private memory that costs nothing until it is touched (MAP_NORESERVE), aligned to 2 MiB if
   /// `huge_aligned`. Left out of core dumps and not inherited by fork(). \throws Error(resources)
   static Mapped anonymous(std::size_t size, bool huge_aligned = false);
+
+  /// Makes anonymous memory zeros again, and gives what it used back. Valid answers: ok; resources.
+  Status clear() noexcept;
 
   std::byte* data() const noexcept { return base_; }
   std::size_t size() const noexcept { return size_; }

@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "aprime/detail/paging.hpp"
 #include "aprime/detail/thread_cursor.hpp"
+#include "aprime/device_span.hpp"
 #include "aprime/error.hpp"
 #include "aprime/grid.hpp"
 #include "aprime/lease.hpp"
@@ -62,10 +64,15 @@ struct LaunchOptions {
 
 namespace detail {
 
-/// Where one lease request of a launch lies in device memory.
+/// Where the bytes of one request of a launch are.
 struct LeasedMemory {
+  /// Of a lease; null for what is faulted in on demand.
   std::byte* data;
+  /// In bytes.
   std::size_t size;
+  /// On demand: the file's window, and the first byte in it.
+  PagedWindow window{};
+  std::uint64_t first = 0;
 };
 
 /// A launch whose arguments are known but whose leases are not yet placed.
@@ -81,15 +88,23 @@ class LaunchClosure {
   virtual void run_task() = 0;
 };
 
+/// What a kernel receives for an argument of a launch.
 template <class A>
 struct BoundArgument {
   using type = std::decay_t<A>;
-  static constexpr bool is_lease = false;
+  static constexpr bool is_request = false;
 };
 template <Right right>
 struct BoundArgument<LeaseArgument<right>> {
   using type = LeasedBytes<right>;
-  static constexpr bool is_lease = true;
+  static constexpr bool is_request = true;
+  static type bind(const LeasedMemory& at) noexcept { return {at.data, at.size}; }
+};
+template <Right right>
+struct BoundArgument<DemandArgument<right>> {
+  using type = DemandBytes<right>;
+  static constexpr bool is_request = true;
+  static type bind(const LeasedMemory& at) noexcept { return {at.window, at.first, at.size}; }
 };
 
 template <class Kernel, class... Args>
@@ -116,9 +131,8 @@ class ClosureFor final : public LaunchClosure {
   template <std::size_t I>
   void bind_one(std::span<const LeasedMemory> leased, std::size_t& next) {
     using Argument = std::tuple_element_t<I, std::tuple<std::decay_t<Args>...>>;
-    if constexpr (BoundArgument<Argument>::is_lease) {
-      const LeasedMemory& at = leased[next++];
-      std::get<I>(bound_) = {at.data, at.size};
+    if constexpr (BoundArgument<Argument>::is_request) {
+      std::get<I>(bound_) = BoundArgument<Argument>::bind(leased[next++]);
     } else {
       std::get<I>(bound_) = std::get<I>(args_);
     }
@@ -142,6 +156,15 @@ template <Right right>
 void collect_request(std::vector<LeaseRequest>& out, const LeaseArgument<right>& a) {
   out.push_back(a.request);
 }
+template <Right right>
+void collect_request(std::vector<LeaseRequest>& out, const DemandArgument<right>& a) {
+  out.push_back(a.request);
+}
+
+template <class A>
+inline constexpr bool is_on_demand = false;
+template <Right right>
+inline constexpr bool is_on_demand<DemandArgument<right>> = true;
 
 /// Name of a type for people, without namespace noise.
 std::string readable_name(const char* mangled);

@@ -73,6 +73,8 @@ struct LeaseRequest {
   const Mapping* mapping;
   ByteRange range;
   Right right;
+  /// Not leased: granules come as the kernel touches them.
+  bool on_demand = false;
 };
 
 /// A launch argument that the kernel receives as `LeasedBytes<right>`.
@@ -90,6 +92,20 @@ LeaseArgument<Right::read_write> read_write(const Mapping& mapping, ByteRange ra
 /// ... to store every byte of, without reading it first: whole granules are not filled.
 LeaseArgument<Right::write> write(const Mapping& mapping);
 LeaseArgument<Right::write> write(const Mapping& mapping, ByteRange range);
+
+/// A launch argument that the kernel receives as `DemandBytes<right>` (device_span.hpp): nothing is moved
+/// before the launch, and any part of the range may be faulted in while the kernel runs.
+template <Right right>
+struct DemandArgument {
+  LeaseRequest request;
+};
+
+/// The whole mapping, or a part of it, for a kernel to load from by `device_span<const T>`.
+DemandArgument<Right::read> demand_read(const Mapping& mapping);
+DemandArgument<Right::read> demand_read(const Mapping& mapping, ByteRange range);
+/// ... to load from, store to and update atomically by `device_span<T>`. A load alone takes no write right.
+DemandArgument<Right::read_write> demand_read_write(const Mapping& mapping);
+DemandArgument<Right::read_write> demand_read_write(const Mapping& mapping, ByteRange range);
 
 namespace detail {
 struct HostLeaseState;

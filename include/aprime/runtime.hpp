@@ -102,7 +102,9 @@ class Runtime {
   /// device. Arguments made by `aprime::read`, `write` and `read_write` are leases: a kernel receives them as
   /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Other arguments are copied. Returns at once; errors
   /// appear in the completion. On a software-paged device all leases of the launch must fit its memory
-  /// together; on a hardware-paged one they are faulted in as the kernel touches them.
+  /// together; on a hardware-paged one they are faulted in as the kernel touches them. Arguments made by
+  /// `demand_read` and `demand_read_write` are received as `DemandBytes` (convertible to `device_span<T>`)
+  /// and are faulted in on both.
   template <class Kernel, class... Args>
   Completion launch(const Grid& grid, const LaunchOptions& options, Kernel kernel, const Args&... args) {
     std::vector<LeaseRequest> requests;
@@ -123,6 +125,7 @@ class Runtime {
   /// device, and must fit its memory together.
   template <class Task, class... Args>
   Completion launch_task(const LaunchOptions& options, Task task, const Args&... args) {
+    static_assert((!detail::is_on_demand<Args> && ...), "only a kernel can fault: lease what a task needs");
     std::vector<LeaseRequest> requests;
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Task).name()) : options.name;

@@ -1,0 +1,388 @@
+#include "host/device/demand_region.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <shared_mutex>
+#include <vector>
+
+#include "host/device/device_fault.hpp"
+
+namespace aprime::device {
+
+namespace {
+
+using detail::PageEntry;
+using detail::PagingCommand;
+using detail::PagingOp;
+
+constexpr std::uint64_t kReadWrite = PageEntry::kRead | PageEntry::kWrite;
+/// One warp copies this much; larger granules are copied by several.
+constexpr std::uint64_t kChunkBytes = std::uint64_t{64} << 10;
+/// The devices copy in words of this size.
+constexpr std::uint64_t kWordBytes = 16;
+/// Commands that one operation has under way at once.
+constexpr std::size_t kCommandsMax = 64;
+
+/// Does `by_commands` for the first `paged` granules of the run and `directly` for the others.
+template <class ByCommands, class Directly>
+Progress in_two_parts(GranuleRange run, std::uint64_t paged, const ByCommands& by_commands,
+                      const Directly& directly) noexcept {
+  const GranuleCount first{std::min(run.count.value, paged)};
+  Progress p{GranuleCount{0}, {}};
+  if (!(first == GranuleCount{0})) p = by_commands(GranuleRange{run.first, first});
+  if (!p.status.is_ok() || p.done == run.count) return p;
+  const Progress rest = directly(GranuleRange{run.first + first, run.count - first});
+  return {GranuleCount{p.done.value + rest.done.value}, rest.status};
+}
+
+}  // namespace
+
+DemandRegion::DemandRegion(RegionParams params, FrameMemory& memory, ByteCount frame_bytes, FramePool& pool,
+                           PagingSource& source, FaultHandler& handler)
+    : FramedRegion(std::move(params), memory, frame_bytes),
+      frame_bytes_(frame_bytes),
+      pool_(pool),
+      source_(source),
+      handler_(handler) {
+  rights_.reserve(params_.granules.value);
+}
+
+DemandRegion::~DemandRegion() {
+  if (!table_.empty()) source_.paging_memory().free(reinterpret_cast<std::byte*>(table_.data()));
+}
+
+Progress DemandRegion::fill(GranuleRange run, HomePort& home) noexcept {
+  const std::shared_lock shared(gate_);
+  const Progress p = in_two_parts(
+      run, paged_count(run), [&](GranuleRange r) { return fill_by_commands(r, home); },
+      [&](GranuleRange r) { return FramedRegion::fill(r, home); });
+  note_rights(p, run, PageEntry::kRead);
+  return p;
+}
+
+Progress DemandRegion::adopt(GranuleRange run) noexcept {
+  const std::shared_lock shared(gate_);
+  const Progress p = in_two_parts(
+      run, paged_count(run),
+      [&](GranuleRange r) {
+        copy(PagingOp::zero, r, {});
+        label(r);
+        return publish(r, Right::read_write);
+      },
+      [&](GranuleRange r) { return FramedRegion::adopt(r); });
+  note_rights(p, run, kReadWrite);
+  return p;
+}
+
+Progress DemandRegion::grant_write(GranuleRange run) noexcept {
+  const std::shared_lock shared(gate_);
+  const Progress p = in_two_parts(
+      run, paged_count(run), [&](GranuleRange r) { return publish(r, Right::read_write); },
+      [&](GranuleRange r) { return FramedRegion::grant_write(r); });
+  note_rights(p, run, kReadWrite);
+  return p;
+}
+
+Progress DemandRegion::protect(GranuleRange run) noexcept {
+  const std::shared_lock shared(gate_);
+  const Progress p = in_two_parts(
+      run, paged_count(run), [&](GranuleRange r) { return take(PagingOp::protect, r); },
+      [&](GranuleRange r) { return FramedRegion::protect(r); });
+  note_rights(p, run, PageEntry::kRead);
+  return p;
+}
+
+Progress DemandRegion::release(GranuleRange run) noexcept {
+  const std::shared_lock shared(gate_);
+  const Progress p = in_two_parts(
+      run, paged_count(run),
+      [&](GranuleRange r) {
+        const Progress taken = take(PagingOp::revoke, r);
+        static_cast<void>(FramedRegion::release({r.first, taken.done}));
+        return taken;
+      },
+      [&](GranuleRange r) { return FramedRegion::release(r); });
+  note_rights(p, run, 0);
+  return p;
+}
+
+Progress DemandRegion::copy_home(GranuleRange run, HomePort& home) noexcept {
+  const std::shared_lock shared(gate_);
+  return in_two_parts(
+      run, paged_count(run), [&](GranuleRange r) { return copy_home_by_commands(r, home); },
+      [&](GranuleRange r) { return FramedRegion::copy_home(r, home); });
+}
+
+Status DemandRegion::read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept {
+  const std::shared_lock shared(gate_);
+  if (!is_paged(g)) return FramedRegion::read_copy(g, offset, into);
+  const StagingPool::Lease staging = source_.paging().staging().lease();
+  std::byte* const bytes = staging.first_half().data();
+  read_by_commands(g, offset.value, offset.value + into.size(), bytes);
+  std::memcpy(into.data(), bytes + offset.value % kWordBytes, into.size());
+  return {};
+}
+
+Status DemandRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept {
+  const std::shared_lock shared(gate_);
+  if (!is_paged(g)) return FramedRegion::write_copy(g, offset, from);
+  const GranuleRange granule{g, GranuleCount{1}};
+  // All or nothing: who loads meanwhile faults, and waits for the granule.
+  const Progress taken = take(PagingOp::revoke, granule);
+  if (!taken.status.is_ok()) return taken.status;
+  const StagingPool::Lease staging = source_.paging().staging().lease();
+  std::byte* const bytes = staging.first_half().data();
+  const std::uint64_t first = offset.value / kWordBytes * kWordBytes;
+  read_by_commands(g, first, offset.value + from.size(), bytes);
+  std::memcpy(bytes + (offset.value - first), from.data(), from.size());
+  const std::uint64_t size = (offset.value + from.size() - first + kWordBytes - 1) / kWordBytes * kWordBytes;
+  Paging& paging = source_.paging();
+  execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
+    const std::uint64_t at = i * kChunkBytes;
+    return PagingCommand{.op = PagingOp::copy_in,
+                         .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
+                         .frame_at = frame_at(g) + first + at,
+                         .staging_at = paging.staging_at(staging.first_half()) + at};
+  });
+  // If the frame cannot be opened, the next fault tries again (`restore`).
+  static_cast<void>(publish(granule, Right::read));
+  return {};
+}
+
+Status DemandRegion::restore(GranuleRange run, bool write) noexcept {
+  const std::shared_lock shared(gate_);
+  return publish({run.first, GranuleCount{paged_count(run)}}, write ? Right::read_write : Right::read).status;
+}
+
+Status DemandRegion::reserve(GranuleCount granules) noexcept {
+  try {
+    rights_.reserve(granules.value);
+  } catch (const Error& error) {
+    return {error.code(), error.system_error(), {}};
+  }
+  return FramedRegion::reserve(granules);
+}
+
+detail::PagedWindow DemandRegion::paged_window() {
+  Paging& paging = source_.paging();
+  const std::lock_guard alone(gate_);
+  const std::uint64_t granules = frames_.capacity();
+  if (table_.size() < granules) {
+    auto* const memory =
+        source_.paging_memory().device(static_cast<std::size_t>(granules) * sizeof(std::uint64_t));
+    if (!table_.empty()) source_.paging_memory().free(reinterpret_cast<std::byte*>(table_.data()));
+    table_ = {reinterpret_cast<std::uint64_t*>(memory), static_cast<std::size_t>(granules)};
+  }
+  return {.base = nullptr,
+          .entries = table_.data(),
+          .frames = memory_.address(FrameIndex{0}),
+          .port = paging.port(),
+          .region = params_.id,
+          .log2_granule = static_cast<std::uint8_t>(std::countr_zero(params_.granule.bytes().value)),
+          .log2_frame = static_cast<std::uint8_t>(std::countr_zero(frame_bytes_.value))};
+}
+
+void DemandRegion::enter_session() {
+  const std::lock_guard alone(gate_);
+  PagingMemory& memory = source_.paging_memory();
+  Status status = memory.clear(reinterpret_cast<std::byte*>(table_.data()));
+  std::vector<FrameOwner> owners;
+  pool_.collect(params_.id, {GranuleIndex{0}, GranuleCount{table_.size()}}, false, owners);
+  std::size_t opened = 0;
+  while (opened < owners.size() && status.is_ok()) {
+    const GranuleIndex g = owners[opened].granule;
+    status = open_frames(g, rights_of(g));
+    if (!status.is_ok()) break;
+    ++opened;
+    const std::uint64_t entry = entry_of(g);
+    status =
+        memory.upload(reinterpret_cast<std::byte*>(&table_[g.value]), std::as_bytes(std::span(&entry, 1)));
+  }
+  if (!status.is_ok()) {
+    while (opened > 0) {
+      const GranuleIndex g = owners[--opened].granule;
+      close_frames(g, rights_of(g));
+    }
+    throw Error(status.code, params_.path + ": the device's page table cannot be set up", params_.path,
+                status.system_error);
+  }
+  in_session_ = true;
+}
+
+void DemandRegion::leave_session() noexcept {
+  const std::lock_guard alone(gate_);
+  in_session_ = false;
+  std::vector<FrameOwner> owners;
+  pool_.collect(params_.id, {GranuleIndex{0}, GranuleCount{table_.size()}}, false, owners);
+  for (const FrameOwner& owner : owners) close_frames(owner.granule, rights_of(owner.granule));
+}
+
+Status DemandRegion::serve(GranuleIndex g, bool write) noexcept {
+  return handler_.on_device_fault(*this, g, write);
+}
+
+Progress DemandRegion::fill_by_commands(GranuleRange run, HomePort& home) noexcept {
+  const StagingPool::Lease staging = source_.paging().staging().lease();
+  const GranuleCount most{staging.first_half().size() / params_.granule.bytes().value};
+  GranuleCount done{0};
+  while (done < run.count) {
+    const GranuleRange part{run.first + done, std::min(most, run.count - done)};
+    const auto bytes =
+        staging.first_half().first(static_cast<std::size_t>(params_.granule.bytes_of(part.count).value));
+    const Status status = home.read(params_.granule.offset_of(part.first), bytes);
+    if (!status.is_ok()) return {done, status};
+    copy(PagingOp::copy_in, part, bytes);
+    for (GranuleIndex g = part.first; g < part.end(); ++g.value) label({g, GranuleCount{1}});
+    const Progress published = publish(part, Right::read);
+    done.value += published.done.value;
+    if (!published.status.is_ok()) return {done, published.status};
+  }
+  return {done, {}};
+}
+
+Progress DemandRegion::copy_home_by_commands(GranuleRange run, HomePort& home) noexcept {
+  const StagingPool::Lease staging = source_.paging().staging().lease();
+  const GranuleCount most{staging.first_half().size() / params_.granule.bytes().value};
+  GranuleCount done{0};
+  while (done < run.count) {
+    const GranuleRange part{run.first + done, std::min(most, run.count - done)};
+    const auto bytes =
+        staging.first_half().first(static_cast<std::size_t>(params_.granule.bytes_of(part.count).value));
+    copy(PagingOp::copy_out, part, bytes);
+    const std::span<const std::byte> all = bytes;
+    const auto granule = static_cast<std::size_t>(params_.granule.bytes().value);
+    const Progress written = in_one_go_or_each(part, [&](GranuleRange r) {
+      return home.write(params_.granule.offset_of(r.first),
+                        all.subspan((r.first - part.first).value * granule, r.count.value * granule));
+    });
+    done.value += written.done.value;
+    if (!written.status.is_ok()) return {done, written.status};
+  }
+  return {done, {}};
+}
+
+void DemandRegion::read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end,
+                                    std::byte* staging) noexcept {
+  Paging& paging = source_.paging();
+  const std::uint64_t begin = first / kWordBytes * kWordBytes;
+  const std::uint64_t size = (end - begin + kWordBytes - 1) / kWordBytes * kWordBytes;
+  execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
+    const std::uint64_t at = i * kChunkBytes;
+    return PagingCommand{.op = PagingOp::copy_out,
+                         .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
+                         .frame_at = frame_at(g) + begin + at,
+                         .staging_at = paging.staging_at({staging, 1}) + at};
+  });
+}
+
+void DemandRegion::copy(PagingOp op, GranuleRange run, std::span<const std::byte> staging) noexcept {
+  const std::uint64_t granule = params_.granule.bytes().value;
+  const std::uint64_t chunk = std::min(granule, kChunkBytes);
+  const std::uint64_t base = staging.empty() ? 0 : source_.paging().staging_at(staging);
+  execute(run.count.value * (granule / chunk), [&](std::uint64_t i) {
+    const std::uint64_t at = i * chunk;
+    return PagingCommand{.op = op,
+                         .bytes = static_cast<std::uint32_t>(chunk),
+                         .frame_at = frame_at(run.first + GranuleCount{at / granule}) + at % granule,
+                         .staging_at = base + at};
+  });
+}
+
+template <class Make>
+void DemandRegion::execute(std::uint64_t count, const Make& make) noexcept {
+  Paging& paging = source_.paging();
+  std::array<Paging::Ticket, kCommandsMax> tickets;
+  for (std::uint64_t begin = 0; begin < count; begin += kCommandsMax) {
+    const std::size_t now = static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, count - begin));
+    for (std::size_t i = 0; i < now; ++i) tickets[i] = paging.post(make(begin + i));
+    for (std::size_t i = 0; i < now; ++i) paging.await(tickets[i]);
+  }
+}
+
+Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
+  const std::uint64_t rights = includes_write(right) ? kReadWrite : PageEntry::kRead;
+  GranuleCount opened{0};
+  Status status;
+  for (; opened < run.count; ++opened.value) {
+    const GranuleIndex g = run.first + opened;
+    status = open_frames(g, rights & ~rights_of(g));
+    if (!status.is_ok()) break;
+  }
+  note_rights({opened, {}}, run, rights);
+  execute(opened.value, [&](std::uint64_t i) {
+    const GranuleIndex g = run.first + GranuleCount{i};
+    return PagingCommand{.op = PagingOp::set, .entry = &table_[g.value], .value = entry_of(g)};
+  });
+  return {opened, status};
+}
+
+Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
+  Paging& paging = source_.paging();
+  std::array<Paging::Ticket, kCommandsMax> tickets;
+  GranuleCount done{0};
+  while (done < run.count) {
+    const auto now =
+        static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, (run.count - done).value));
+    for (std::size_t i = 0; i < now; ++i) {
+      const GranuleIndex g = run.first + GranuleCount{done.value + i};
+      tickets[i] = paging.post({.op = op, .entry = &table_[g.value], .frame = frame_of(g).value});
+    }
+    for (std::size_t i = 0; i < now; ++i) {
+      const GranuleIndex g = run.first + done;
+      if (!paging.await_release(tickets[i]))
+        return {done, {Errc::resources, ETIMEDOUT, params_.granule.offset_of(g)}};
+      const std::uint64_t kept = op == PagingOp::revoke ? 0 : rights_of(g) & PageEntry::kRead;
+      close_frames(g, rights_of(g) & ~kept);
+      note_rights({GranuleCount{1}, {}}, {g, GranuleCount{1}}, kept);
+      ++done.value;
+    }
+  }
+  return {done, {}};
+}
+
+std::uint64_t DemandRegion::paged_count(GranuleRange run) const noexcept {
+  return in_session_ && run.first.value < table_.size()
+             ? std::min<std::uint64_t>(run.count.value, table_.size() - run.first.value)
+             : 0;
+}
+
+void DemandRegion::note_rights(const Progress& p, GranuleRange run, std::uint64_t rights) noexcept {
+  for (std::uint64_t i = 0; i < p.done.value; ++i)
+    rights_[run.first.value + i].store(static_cast<std::uint32_t>(rights), std::memory_order_relaxed);
+}
+
+std::uint64_t DemandRegion::rights_of(GranuleIndex g) const noexcept {
+  return rights_[g.value].load(std::memory_order_relaxed);
+}
+
+std::uint64_t DemandRegion::entry_of(GranuleIndex g) const noexcept {
+  return rights_of(g) == 0 ? 0 : frame_of(g).value << PageEntry::kFrameShift | rights_of(g);
+}
+
+std::uint64_t DemandRegion::frame_at(GranuleIndex g) const noexcept {
+  return frame_of(g).value * frame_bytes_.value;
+}
+
+Status DemandRegion::open_frames(GranuleIndex g, std::uint64_t rights) noexcept {
+  Status status;
+  if ((rights & PageEntry::kRead) != 0)
+    status = memory_.open(frame_of(g), params_.frames_per_granule, Right::read);
+  if (!status.is_ok() || (rights & PageEntry::kWrite) == 0) return status;
+  status = memory_.open(frame_of(g), params_.frames_per_granule, Right::read_write);
+  if (!status.is_ok()) close_frames(g, rights & PageEntry::kRead);
+  return status;
+}
+
+void DemandRegion::close_frames(GranuleIndex g, std::uint64_t rights) noexcept {
+  if ((rights & PageEntry::kWrite) != 0)
+    memory_.close(frame_of(g), params_.frames_per_granule, Right::read_write);
+  if ((rights & PageEntry::kRead) != 0) memory_.close(frame_of(g), params_.frames_per_granule, Right::read);
+}
+
+}  // namespace aprime::device

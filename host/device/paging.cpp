@@ -1,0 +1,286 @@
+#include "host/device/paging.hpp"
+
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "aprime/detail/pager.hpp"
+#include "host/device/device_fault.hpp"
+#include "host/device/kernel_stop.hpp"
+
+namespace aprime::device {
+
+namespace {
+
+using detail::PagingCommand;
+using detail::PagingFault;
+using detail::PagingOp;
+using Clock = std::chrono::steady_clock;
+
+/// How long device threads may keep a granule that the host wants.
+constexpr std::chrono::seconds kReleaseWaitMax{30};
+
+/// What the host and the device both write to lies in different cache lines.
+template <class T>
+struct alignas(64) Line {
+  T value;
+};
+
+struct SharedWords {
+  Line<std::uint64_t> faults_taken;
+  Line<std::uint64_t> stop;
+  Line<std::uint64_t> pager_leave;
+  Line<std::uint64_t> session;
+  Line<detail::PagingFailure> failure;
+  Line<detail::PagingPort> port;
+  PagingCommand commands[detail::kPagingCommands];
+  PagingFault faults[detail::kPagingFaults];
+};
+
+struct DeviceWords {
+  Line<std::uint64_t> next_command;
+  Line<std::uint64_t> next_fault;
+  Line<std::uint64_t> polling;
+  Line<std::uint64_t> failed;
+};
+
+std::atomic_ref<std::uint64_t> word(std::uint64_t& w) noexcept { return std::atomic_ref<std::uint64_t>(w); }
+
+/// Waits for something that another thread or the device does soon: looks again at once at first, then gives
+/// the processor away, then sleeps. Usable inside a signal handler.
+class Backoff {
+ public:
+  void pause() noexcept {
+    ++rounds_;
+    if (rounds_ < kSpins) {
+      __builtin_ia32_pause();
+    } else if (rounds_ < kYields) {
+      ::sched_yield();
+    } else {
+      const timespec t{0, 50'000};
+      ::nanosleep(&t, nullptr);
+    }
+  }
+
+ private:
+  static constexpr unsigned kSpins = 64;
+  static constexpr unsigned kYields = 512;
+  unsigned rounds_ = 0;
+};
+
+}  // namespace
+
+Paging::Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames,
+               std::function<void(const detail::PagingPort*)> run_pager)
+    : run_pager_(std::move(run_pager)),
+      port_(nullptr),
+      staging_(std::span(memory.shared(kStagingBuffers * StagingPool::kBufferBytes),
+                         kStagingBuffers * StagingPool::kBufferBytes),
+               kStagingBuffers) {
+  auto* const shared = reinterpret_cast<SharedWords*>(memory.shared(sizeof(SharedWords)));
+  auto* const device = reinterpret_cast<DeviceWords*>(memory.device(sizeof(DeviceWords)));
+  port_ = &shared->port.value;
+  *port_ = {.commands = shared->commands,
+            .faults = shared->faults,
+            .staging = nullptr,
+            .faults_taken = &shared->faults_taken.value,
+            .stop = &shared->stop.value,
+            .pager_leave = &shared->pager_leave.value,
+            .session = &shared->session.value,
+            .failure = &shared->failure.value,
+            .frames = frame_memory,
+            .next_command = &device->next_command.value,
+            .next_fault = &device->next_fault.value,
+            .polling = &device->polling.value,
+            .failed = &device->failed.value,
+            .parked = reinterpret_cast<std::uint32_t*>(
+                memory.device(static_cast<std::size_t>(frames.value) * sizeof(std::uint32_t)))};
+  port_->staging = staging_.memory().data();
+  for (std::thread& server : servers_) server = std::thread([this] { serve_faults(); });
+  pager_ = std::thread([this] { run_pagers(); });
+}
+
+Paging::~Paging() {
+  {
+    const sync::Lock lock(mutex_);
+    assert(!in_session_);
+    leaving_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& server : servers_) server.join();
+  pager_.join();
+}
+
+void Paging::begin(std::span<PagedRegion* const> regions) {
+  regions_.assign(regions.begin(), regions.end());
+  std::size_t entered = 0;
+  try {
+    for (; entered < regions_.size(); ++entered) regions_[entered]->enter_session();
+  } catch (...) {
+    while (entered > 0) regions_[--entered]->leave_session();
+    throw;
+  }
+  {
+    const sync::Lock lock(mutex_);
+    failure_.reset();
+    in_session_ = true;
+    pager_runs_ = true;
+    word(*port_->stop).store(0);
+    word(*port_->pager_leave).store(0);
+    word(*port_->session).store(++session_);
+    active_.store(true);
+  }
+  changed_.notify_all();
+}
+
+void Paging::end(bool completed) noexcept {
+  if (!completed)
+    for (const PagedRegion* region : regions_)
+      await(post({.op = PagingOp::sweep, .entry = region->table().data(), .value = region->table().size()}));
+  for (PagedRegion* region : regions_) region->leave_session();
+  active_.store(false);
+  const sync::Lock lock(mutex_);
+  in_session_ = false;
+  while (serving_ != 0) changed_.wait(mutex_);
+  word(*port_->pager_leave).store(1, std::memory_order_release);
+  while (pager_runs_) changed_.wait(mutex_);
+  const detail::PagingFailure& outside = *port_->failure;
+  if (!failure_ && word(port_->failure->session).load(std::memory_order_acquire) == session_)
+    failure_ = {static_cast<RegionId>(outside.region), ByteOffset{outside.offset}, outside.write != 0, {}};
+}
+
+std::optional<Paging::Failure> Paging::failure() const {
+  const sync::Lock lock(mutex_);
+  return failure_;
+}
+
+Paging::Ticket Paging::post(const PagingCommand& command) noexcept {
+  const Ticket ticket = next_ticket_.fetch_add(1, std::memory_order_relaxed);
+  PagingCommand& slot = port_->commands[ticket % detail::kPagingCommands];
+  if (ticket >= detail::kPagingCommands) {
+    for (Backoff backoff; !is_done(ticket - detail::kPagingCommands);) backoff.pause();
+  }
+  slot.op = command.op;
+  slot.bytes = command.bytes;
+  slot.entry = command.entry;
+  slot.value = command.value;
+  slot.frame_at = command.frame_at;
+  slot.staging_at = command.staging_at;
+  slot.frame = command.frame;
+  word(slot.ready).store(ticket + 1, std::memory_order_release);
+  return ticket;
+}
+
+bool Paging::is_done(Ticket ticket) const noexcept {
+  return word(port_->commands[ticket % detail::kPagingCommands].done).load(std::memory_order_acquire) >
+         ticket;
+}
+
+void Paging::await(Ticket ticket) noexcept {
+  for (Backoff backoff; !is_done(ticket);) backoff.pause();
+}
+
+bool Paging::await_release(Ticket ticket) noexcept {
+  const auto deadline = Clock::now() + kReleaseWaitMax;
+  for (Backoff backoff; !is_done(ticket);) {
+    if (Clock::now() > deadline) return false;
+    backoff.pause();
+  }
+  return true;
+}
+
+void Paging::serve_faults() noexcept {
+  for (;;) {
+    {
+      const sync::Lock lock(mutex_);
+      while (!in_session_ && !leaving_) changed_.wait(mutex_);
+      if (leaving_) return;
+      ++serving_;
+    }
+    while (const std::optional<PagingFault> fault = take_fault()) answer(*fault);
+    {
+      const sync::Lock lock(mutex_);
+      if (--serving_ == 0) changed_.notify_all();
+      // Not again in the session that ends.
+      while (in_session_ && !active_.load() && !leaving_) changed_.wait(mutex_);
+    }
+  }
+}
+
+/// The next fault; empty when the session ends.
+std::optional<PagingFault> Paging::take_fault() noexcept {
+  const sync::Lock lock(polling_);
+  for (Backoff backoff; active_.load(std::memory_order_relaxed); backoff.pause()) {
+    PagingFault& slot = port_->faults[taken_ % detail::kPagingFaults];
+    if (word(slot.ready).load(std::memory_order_acquire) != taken_ + 1) continue;
+    const PagingFault fault = slot;
+    ++taken_;
+    word(*port_->faults_taken).store(taken_, std::memory_order_release);
+    return fault;
+  }
+  return std::nullopt;
+}
+
+void Paging::answer(const PagingFault& fault) noexcept {
+  // Left over from a kernel that was stopped.
+  if (fault.session != word(*port_->session).load(std::memory_order_relaxed)) return;
+  if (word(*port_->stop).load(std::memory_order_relaxed) != 0) return;
+  const auto found = std::find_if(regions_.begin(), regions_.end(),
+                                  [&](const PagedRegion* r) { return r->id() == fault.region; });
+  assert(found != regions_.end());
+  const GranuleIndex granule{fault.granule};
+  const Status status = (*found)->serve(granule, fault.write != 0);
+  if (!status.is_ok()) fail({static_cast<RegionId>(fault.region), status.offset, fault.write != 0, status});
+}
+
+/// Those who wait for a fault end, and so does everybody who touches a region from now on.
+void Paging::fail(const Failure& failure) noexcept {
+  {
+    const sync::Lock lock(mutex_);
+    if (failure_) return;
+    failure_ = failure;
+  }
+  word(*port_->stop).store(1);
+  for (const PagedRegion* region : regions_)
+    post({.op = PagingOp::close, .entry = region->table().data(), .value = region->table().size()});
+}
+
+void Paging::run_pagers() noexcept {
+  std::uint64_t last = 0;
+  for (;;) {
+    {
+      const sync::Lock lock(mutex_);
+      while (session_ == last && !leaving_) changed_.wait(mutex_);
+      if (session_ == last) return;
+      last = session_;
+    }
+    run_pager_(port_);
+    {
+      const sync::Lock lock(mutex_);
+      pager_runs_ = false;
+    }
+    changed_.notify_all();
+  }
+}
+
+}  // namespace aprime::device
+
+namespace aprime::detail {
+
+void end_kernel_thread() noexcept {
+  // Why is known to the host already, and told when the launch has ended.
+  device::stop_current_kernel(
+      device::fault_elsewhere(device::FaultReason::refused, 0, false, {Errc::kernel_failed, 0, {}}));
+}
+
+void end_outside_span(std::uint32_t region, std::uint64_t offset, bool write) noexcept {
+  device::stop_current_kernel(device::fault_in_file(
+      device::FaultReason::outside_span, static_cast<device::RegionId>(region), ByteOffset{offset}, write));
+}
+
+}  // namespace aprime::detail

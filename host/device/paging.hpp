@@ -1,0 +1,151 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "aprime/detail/paging.hpp"
+#include "aprime/error.hpp"
+#include "aprime/units.hpp"
+#include "host/device/device.hpp"
+#include "host/device/staging.hpp"
+#include "host/sync/mutex.hpp"
+
+// The host's side of faults from inside a running kernel; the device's side is aprime/detail/pager.hpp.
+
+namespace aprime::device {
+
+/// Memory for rings and tables, in the places where a device wants them. Addresses are the same for the host
+/// and the device.
+class PagingMemory {
+ public:
+  virtual ~PagingMemory() = default;
+  /// Zeroed memory that host and device reach while a kernel runs; lives as long as this.
+  /// \throws Error(resources)
+  virtual std::byte* shared(std::size_t bytes) = 0;
+  /// Zeroed memory of the device; `free` gives it back. \throws Error(resources)
+  virtual std::byte* device(std::size_t bytes) = 0;
+  virtual void free(std::byte* device_memory) noexcept = 0;
+  /// Makes memory from `device` zeros again, all of it. Returns when it is done. \pre no kernel runs
+  virtual Status clear(std::byte* device_memory) noexcept = 0;
+  /// Copies to memory of the device. Returns when it is there. \pre no kernel runs
+  virtual Status upload(std::byte* to, std::span<const std::byte> from) noexcept = 0;
+};
+
+/// A region that kernels may fault on, as `Paging` needs it.
+class PagedRegion {
+ public:
+  /// From now on, until `leave_session`, its operations go through commands. Waits for operations under way.
+  /// \throws Error(resources)
+  virtual void enter_session() = 0;
+  /// From now on they touch device memory directly again. Waits for operations under way.
+  virtual void leave_session() noexcept = 0;
+  /// Serves a fault; returns when the device's entry is right, or says why it cannot be.
+  virtual Status serve(GranuleIndex g, bool write) noexcept = 0;
+  /// The page table in device memory.
+  virtual std::span<std::uint64_t> table() const noexcept = 0;
+  virtual RegionId id() const noexcept = 0;
+
+ protected:
+  ~PagedRegion() = default;
+};
+
+/// Serves the faults of a software-paged device's running kernel, and makes device threads do what the host
+/// wants done meanwhile. Made at the first launch that needs it.
+///
+/// One kernel at a time is between `begin` and `end`; commands may be posted by any thread in between, inside
+/// a signal handler too: they allocate nothing and take no lock. Faults are served by a few threads of its
+/// own, of which one at a time looks for new ones.
+class Paging {
+ public:
+  /// `run_pager` runs detail::PagerKernel once, until `port()->pager_leave` is set; on a thread of its own.
+  /// `frames`: of the device, at `frame_memory` for the pager. `memory` must outlive this.
+  /// \throws Error(resources)
+  Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames,
+         std::function<void(const detail::PagingPort*)> run_pager);
+  /// \pre no session
+  ~Paging();
+  Paging(const Paging&) = delete;
+  Paging& operator=(const Paging&) = delete;
+
+  const detail::PagingPort* port() const noexcept { return port_; }
+
+  /// A kernel that may fault on these regions is about to start. \throws Error(resources)
+  void begin(std::span<PagedRegion* const> regions);
+  /// It has ended; `completed`: of itself, so that none of its threads left a pin behind. Afterwards no
+  /// thread is inside the regions on its behalf.
+  void end(bool completed) noexcept;
+
+  /// Why a fault of the last session could not be served, if one could not.
+  struct Failure {
+    RegionId region;
+    ByteOffset at;
+    bool write;
+    /// Not ok, or empty if the access was beyond what the launch was given.
+    std::optional<Status> status;
+  };
+  std::optional<Failure> failure() const;
+
+  // Commands. \pre inside a session
+  using Ticket = std::uint64_t;
+  /// Waits while the ring is full.
+  Ticket post(const detail::PagingCommand& command) noexcept;
+  void await(Ticket ticket) noexcept;
+  /// The same for a command that waits for device threads to let go. False if they do not within 30 s.
+  bool await_release(Ticket ticket) noexcept;
+
+  /// Where copies pass through. A lease's address is its `staging_at` plus `port()->staging`.
+  StagingPool& staging() noexcept { return staging_; }
+  std::uint64_t staging_at(std::span<const std::byte> part) const noexcept {
+    return static_cast<std::uint64_t>(part.data() - port_->staging);
+  }
+
+ private:
+  void serve_faults() noexcept;
+  std::optional<detail::PagingFault> take_fault() noexcept;
+  void answer(const detail::PagingFault& fault) noexcept;
+  void fail(const Failure& failure) noexcept;
+  void run_pagers() noexcept;
+  bool is_done(Ticket ticket) const noexcept;
+
+  static constexpr unsigned kServiceThreads = 4;
+  static constexpr unsigned kStagingBuffers = 8;
+
+  const std::function<void(const detail::PagingPort*)> run_pager_;
+  /// Constant after construction.
+  detail::PagingPort* port_;
+  StagingPool staging_;
+
+  std::atomic<Ticket> next_ticket_{0};
+
+  /// Held by the thread that looks for faults, and while it takes one.
+  sync::Mutex polling_{sync::LockRank::queue};
+  std::uint64_t taken_ APRIME_GUARDED_BY(polling_) = 0;
+
+  /// Changed by begin and end, while nobody serves.
+  std::vector<PagedRegion*> regions_;
+  std::atomic<bool> active_{false};
+
+  mutable sync::Mutex mutex_{sync::LockRank::errors};
+  std::condition_variable_any changed_;
+  std::uint64_t session_ APRIME_GUARDED_BY(mutex_) = 0;
+  bool in_session_ APRIME_GUARDED_BY(mutex_) = false;
+  bool pager_runs_ APRIME_GUARDED_BY(mutex_) = false;
+  bool leaving_ APRIME_GUARDED_BY(mutex_) = false;
+  unsigned serving_ APRIME_GUARDED_BY(mutex_) = 0;
+  std::optional<Failure> failure_ APRIME_GUARDED_BY(mutex_);
+
+  /// Last: they use the others as soon as they exist.
+  std::array<std::thread, kServiceThreads> servers_;
+  std::thread pager_;
+};
+
+}  // namespace aprime::device

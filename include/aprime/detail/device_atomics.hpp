@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+
+#include "aprime/kernel.hpp"
+
+// Atomic operations of device code on words that several device threads, or device and host, share. Under
+// CUDA with the scope that is meant; on the emulated device every scope is the system's.
+
+#ifdef __CUDACC__
+#include <cuda/atomic>
+#else
+#include <atomic>
+#endif
+
+namespace aprime::detail {
+
+#ifdef __CUDACC__
+
+/// Of words in device memory.
+template <class T>
+using DeviceWord = cuda::atomic_ref<T, cuda::thread_scope_device>;
+/// Of words that the host writes or reads.
+template <class T>
+using SharedWord = cuda::atomic_ref<T, cuda::thread_scope_system>;
+namespace order {
+inline constexpr auto relaxed = cuda::memory_order_relaxed;
+inline constexpr auto acquire = cuda::memory_order_acquire;
+inline constexpr auto release = cuda::memory_order_release;
+inline constexpr auto acq_rel = cuda::memory_order_acq_rel;
+}  // namespace order
+
+#else
+
+template <class T>
+using DeviceWord = std::atomic_ref<T>;
+template <class T>
+using SharedWord = std::atomic_ref<T>;
+namespace order {
+inline constexpr auto relaxed = std::memory_order_relaxed;
+inline constexpr auto acquire = std::memory_order_acquire;
+inline constexpr auto release = std::memory_order_release;
+inline constexpr auto acq_rel = std::memory_order_acq_rel;
+}  // namespace order
+
+#endif
+
+}  // namespace aprime::detail

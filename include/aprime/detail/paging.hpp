@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+// What device threads and the host agree on while a kernel takes faults on a software-paged device: the page
+// table, the ring of faults (device to host) and the ring of commands (host to device). Plain data, the same
+// for CUDA and for the emulated device.
+//
+// Who writes what. The page table and everything else in device memory: device threads only. Faults, `done`
+// of a command and `Failure`: device threads, in memory that the host can read. Commands but for `done`,
+// `faults_taken`, `stop` and `pager_leave`: the host. So nobody does a read-modify-write on a word that the
+// other side writes, which no bus promises to be atomic.
+
+namespace aprime::detail {
+
+/// The entry of one granule in the page table.
+///
+///     63      32 31 30 29  28 27 26 25 24 23     0
+///     [ frame  ] [  ] [all][rev][pw][pr][ W][ R] [ pins ]
+///
+/// - R, W: device threads may load, store. W implies R
+/// - pr, pw: somebody has asked the host for the right; others wait without asking again
+/// - rev: the right is being taken. No new pin counts; whoever removes the last pin completes it, so that the
+///   one who takes it never has to wait. all: nothing stays; else R stays
+/// - pins: device threads that rely on the entry as it is. More than a GPU has threads fit
+///
+/// A generation is not needed: a pin is taken by the same atomic operation that looks at the rights.
+struct PageEntry {
+  static constexpr std::uint64_t kPin = 1;
+  static constexpr std::uint64_t kPins = (std::uint64_t{1} << 24) - 1;
+  static constexpr std::uint64_t kRead = std::uint64_t{1} << 24;
+  static constexpr std::uint64_t kWrite = std::uint64_t{1} << 25;
+  static constexpr std::uint64_t kPendingRead = std::uint64_t{1} << 26;
+  static constexpr std::uint64_t kPendingWrite = std::uint64_t{1} << 27;
+  static constexpr std::uint64_t kRevoking = std::uint64_t{1} << 28;
+  static constexpr std::uint64_t kRevokingAll = std::uint64_t{1} << 29;
+  static constexpr std::uint64_t kPending = kPendingRead | kPendingWrite;
+  static constexpr unsigned kFrameShift = 32;
+};
+
+/// What the host asks of device threads. Executed in the order in which they were posted, as far as beginning
+/// goes; several may be under way at once.
+enum class PagingOp : std::uint32_t {
+  copy_in,   ///< staging memory to frame
+  copy_out,  ///< frame to staging memory
+  zero,      ///< of a frame
+  set,       ///< entry := frame and rights; answers those who wait for them
+  protect,   ///< takes the write right; done when no device thread can still use it
+  revoke,    ///< takes everything; done when no device thread can still use it
+  answer,    ///< the entry is as it should be: those who wait look again
+  close,     ///< takes every right of a whole table: the kernel is to end
+  sweep,     ///< removes every pin of a whole table: the threads that had them are gone
+};
+
+/// A slot of the command ring. `ready` is written last by the host, `done` last by the device.
+struct alignas(64) PagingCommand {
+  std::uint64_t ready = 0;  ///< number of the command plus one
+  std::uint64_t done = 0;   ///< likewise, once it was executed
+  PagingOp op = PagingOp::answer;
+  std::uint32_t bytes = 0;         ///< of a copy, a multiple of 16
+  std::uint64_t* entry = nullptr;  ///< set, protect, revoke, answer: the entry; else the table's first
+  std::uint64_t value = 0;         ///< set: frame and rights; close, sweep: number of entries
+  std::uint64_t frame_at = 0;      ///< copies: bytes from the start of frame memory
+  std::uint64_t staging_at = 0;    ///< copies: bytes from the start of staging memory
+  std::uint64_t frame = 0;         ///< protect, revoke: first frame of the granule
+};
+static_assert(sizeof(PagingCommand) == 64 && std::is_trivially_copyable_v<PagingCommand>);
+
+/// A slot of the fault ring. `ready` is written last.
+struct alignas(32) PagingFault {
+  std::uint64_t ready;  ///< number of the fault plus one
+  std::uint64_t granule;
+  std::uint32_t region;
+  std::uint32_t write;
+  std::uint64_t session;
+};
+static_assert(sizeof(PagingFault) == 32 && std::is_trivial_v<PagingFault>);
+
+/// An access that no service could help: beyond the range that the launch was given. The first of a session.
+struct PagingFailure {
+  std::uint64_t session;  ///< written last
+  std::uint64_t offset;
+  std::uint32_t region;
+  std::uint32_t write;
+};
+
+inline constexpr std::uint64_t kPagingCommands = 1024;
+/// More than twice the warps that a GPU keeps resident would each have to miss in 32 granules to fill it;
+/// they wait then.
+inline constexpr std::uint64_t kPagingFaults = std::uint64_t{1} << 19;
+
+/// Where everything is, as device threads see it. One for each device, in memory that both sides can read;
+/// constant while a kernel runs.
+struct PagingPort {
+  // Memory that both sides reach.
+  PagingCommand* commands;
+  PagingFault* faults;
+  std::byte* staging;
+  std::uint64_t* faults_taken;  ///< how many faults the host has read
+  std::uint64_t* stop;          ///< not 0: threads that fault end
+  std::uint64_t* pager_leave;   ///< not 0: the pager ends when there is nothing to do
+  std::uint64_t* session;       ///< grows by one with each kernel
+  PagingFailure* failure;
+  // Device memory.
+  std::byte* frames;  ///< as the pager reaches them
+  std::uint64_t* next_command;
+  std::uint64_t* next_fault;
+  std::uint64_t* polling;  ///< lock of those who look for commands
+  std::uint64_t* failed;   ///< last session that somebody has written `failure` for
+  std::uint32_t* parked;   ///< for each frame: the command that waits for its last pin
+};
+
+/// A file's A′ as a kernel sees it.
+struct PagedWindow {
+  /// Hardware-paged: the device address of byte 0 of the file, and the rest is null. Else null.
+  std::byte* base = nullptr;
+  std::uint64_t* entries = nullptr;
+  /// Frame 0, as kernels reach it.
+  std::byte* frames = nullptr;
+  const PagingPort* port = nullptr;
+  std::uint32_t region = 0;
+  std::uint8_t log2_granule = 0;
+  std::uint8_t log2_frame = 0;
+};
+
+}  // namespace aprime::detail

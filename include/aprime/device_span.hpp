@@ -1,0 +1,278 @@
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <type_traits>
+
+#include "aprime/access.hpp"
+#include "aprime/detail/pager.hpp"
+#include "aprime/detail/paging.hpp"
+#include "aprime/kernel.hpp"
+
+namespace aprime {
+
+template <class T>
+class device_span;
+
+/// A part of a `device_span` that stays where it is while this object lives: elements of one granule, by raw
+/// pointer. Move-only; one device thread's. Between its construction and its end the thread must not wait for
+/// anything that needs the host (another granule's fault, a CPU's store): what the host wants to take from it
+/// has to wait. Several at once are fine as long as device memory holds the granules that all resident
+/// threads pin.
+template <class T>
+class PinnedSpan {
+ public:
+  APRIME_DEVICE PinnedSpan(PinnedSpan&& other) noexcept
+      : data_(other.data_), size_(other.size_), port_(other.port_), entry_(other.entry_) {
+    other.entry_ = nullptr;
+  }
+  PinnedSpan& operator=(PinnedSpan&&) = delete;
+  APRIME_DEVICE ~PinnedSpan() {
+    if (entry_ != nullptr) detail::unpin(*port_, entry_, 1);
+  }
+
+  APRIME_DEVICE T* data() const noexcept { return data_; }
+  APRIME_DEVICE std::size_t size() const noexcept { return size_; }
+  APRIME_DEVICE T& operator[](std::size_t i) const noexcept { return data_[i]; }
+  APRIME_DEVICE T* begin() const noexcept { return data_; }
+  APRIME_DEVICE T* end() const noexcept { return data_ + size_; }
+
+ private:
+  friend device_span<T>;
+  APRIME_DEVICE PinnedSpan(T* data, std::size_t size, const detail::PagingPort* port,
+                           std::uint64_t* entry) noexcept
+      : data_(data), size_(size), port_(port), entry_(entry) {}
+
+  T* data_;
+  std::size_t size_;
+  const detail::PagingPort* port_;
+  std::uint64_t* entry_;
+};
+
+/// What `device_span<T>::operator[]` and its iterators give: reads by conversion, stores by assignment.
+template <class T>
+class ElementReference {
+ public:
+  using Value = std::remove_const_t<T>;
+
+  APRIME_DEVICE ElementReference(const device_span<T>& span, std::size_t i) noexcept : span_(span), i_(i) {}
+  ElementReference(const ElementReference&) = default;
+
+  APRIME_DEVICE operator Value() const noexcept { return span_.load(i_); }
+  APRIME_DEVICE const ElementReference& operator=(const Value& value) const noexcept {
+    span_.store(i_, value);
+    return *this;
+  }
+  APRIME_DEVICE const ElementReference& operator=(const ElementReference& other) const noexcept {
+    return *this = Value(other);
+  }
+
+ private:
+  device_span<T> span_;
+  std::size_t i_;
+};
+
+/// Elements of a file's bytes, any of which a kernel may touch although nothing was leased: what is not on
+/// the device is faulted in while the kernel runs, by way of the host. A launch argument made by
+/// `demand_read` or `demand_read_write` gives one. The file may be larger than device memory, and the CPU may
+/// use the same bytes meanwhile, by pointer too: each side waits for the other's current access only.
+///
+/// `T` is trivially copyable, and its size a power of two up to 4096 bytes; the range that the launch was
+/// given starts at a multiple of it. A small value: copied into the kernel, used by all threads.
+///
+/// Each access is one look at a page table and, on software-paged devices, one atomic operation before and
+/// one after it for all lanes of a warp that touch the same granule. `pin_span` does that once for many
+/// elements. An access beyond the end, and one that cannot be served (I/O error, truncated file), ends the
+/// kernel with a `DeviceFaultStatus` that says where. Not to be used in a `noexcept` destructor.
+template <class T>
+class device_span {
+ public:
+  using element_type = T;
+  using value_type = std::remove_const_t<T>;
+  class iterator;
+
+  static_assert(std::is_trivially_copyable_v<T>, "elements are moved as bytes");
+  static_assert(sizeof(T) <= 4096 && (sizeof(T) & (sizeof(T) - 1)) == 0,
+                "an element must not lie in two granules: its size has to be a power of two");
+
+  device_span() = default;
+  /// Of the elements from byte `first` of the file. Made by the launch.
+  APRIME_DEVICE device_span(const detail::PagedWindow& window, std::uint64_t first, std::size_t size) noexcept
+      : window_(window), first_(first), size_(size) {}
+  /// To const.
+  template <class U>
+  requires(std::is_same_v<const U, T>) APRIME_DEVICE device_span(const device_span<U>& other)
+  noexcept : device_span(other.window_, other.first_, other.size_) {}
+
+  APRIME_DEVICE std::size_t size() const noexcept { return size_; }
+  APRIME_DEVICE bool empty() const noexcept { return size_ == 0; }
+
+  APRIME_DEVICE value_type load(std::size_t i) const noexcept {
+    return access(i, false, [](T* at) { return value_type(*at); });
+  }
+  APRIME_DEVICE void store(std::size_t i, const value_type& value) const noexcept
+      requires(!std::is_const_v<T>) {
+    access(i, true, [&](T* at) {
+      *at = value;
+      return 0;
+    });
+  }
+  APRIME_DEVICE ElementReference<T> operator[](std::size_t i) const noexcept { return {*this, i}; }
+
+  // CUDA's atomic functions on one element, where CUDA has them for T. Each returns the value before.
+  // Atomic among device threads; the CPU sees all of a granule's operations or waits.
+
+  APRIME_DEVICE value_type atomic_add(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicAdd(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_min(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicMin(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_max(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicMax(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_and(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicAnd(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_or(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicOr(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_xor(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicXor(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_exchange(std::size_t i, value_type value) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicExch(at, value); });
+  }
+  APRIME_DEVICE value_type atomic_compare_exchange(std::size_t i, value_type expected,
+                                                   value_type desired) const noexcept {
+    return access(i, true, [&](T* at) { return ::atomicCAS(at, expected, desired); });
+  }
+
+  /// Elements from `first` on, at most `count` and as many as lie in the same granule. To store to them if T
+  /// is not const. \pre count > 0
+  APRIME_DEVICE PinnedSpan<T> pin_span(std::size_t first, std::size_t count) const noexcept {
+    const std::uint64_t at = place_of(first, !std::is_const_v<T>);
+    const std::uint64_t in_granule = at & granule_mask();
+    const std::uint64_t to_end = (granule_mask() + 1 - in_granule) / sizeof(T);
+    std::uint64_t size = count < size_ - first ? count : size_ - first;
+    if (size > to_end) size = to_end;
+    if (window_.base != nullptr) return {reinterpret_cast<T*>(window_.base + at), size, nullptr, nullptr};
+    std::uint64_t* const entry = &window_.entries[at >> window_.log2_granule];
+    std::byte* const granule =
+        detail::pin(window_, at >> window_.log2_granule, !std::is_const_v<T>, detail::lanes_at(entry));
+    return {reinterpret_cast<T*>(granule + in_granule), size, window_.port, entry};
+  }
+
+  /// A part. \pre first + count <= size()
+  APRIME_DEVICE device_span subspan(std::size_t first, std::size_t count) const noexcept {
+    return {window_, first_ + first * sizeof(T), count};
+  }
+
+  APRIME_DEVICE iterator begin() const noexcept { return {*this, 0}; }
+  APRIME_DEVICE iterator end() const noexcept { return {*this, size_}; }
+
+ private:
+  template <class U>
+  friend class device_span;
+
+  APRIME_DEVICE std::uint64_t granule_mask() const noexcept {
+    return (std::uint64_t{1} << window_.log2_granule) - 1;
+  }
+  /// Byte of the file.
+  APRIME_DEVICE std::uint64_t place_of(std::size_t i, bool write) const noexcept {
+    if (i >= size_) detail::fail_outside(window_, first_ + i * sizeof(T), write);
+    return first_ + i * sizeof(T);
+  }
+  template <class Use>
+  APRIME_DEVICE auto access(std::size_t i, bool write, const Use& use) const noexcept {
+    const std::uint64_t at = place_of(i, write);
+    if (window_.base != nullptr) return use(reinterpret_cast<T*>(window_.base + at));
+    const std::uint64_t granule = at >> window_.log2_granule;
+    std::uint64_t* const entry = &window_.entries[granule];
+    const detail::WarpLanes lanes = detail::lanes_at(entry);
+    std::byte* const bytes = detail::pin(window_, granule, write, lanes);
+    const auto result = use(reinterpret_cast<T*>(bytes + (at & granule_mask())));
+    lanes.sync();
+    if (lanes.leads()) detail::unpin(*window_.port, entry, lanes.count());
+    return result;
+  }
+
+  detail::PagedWindow window_;
+  std::uint64_t first_ = 0;
+  std::size_t size_ = 0;
+};
+
+/// Random access, for algorithms in device code.
+template <class T>
+class device_span<T>::iterator {
+ public:
+  using iterator_category = std::random_access_iterator_tag;
+  using value_type = std::remove_const_t<T>;
+  using difference_type = std::ptrdiff_t;
+  using pointer = void;
+  using reference = ElementReference<T>;
+
+  iterator() = default;
+  APRIME_DEVICE iterator(const device_span& span, std::size_t i) noexcept : span_(span), i_(i) {}
+
+  APRIME_DEVICE reference operator*() const noexcept { return span_[i_]; }
+  APRIME_DEVICE reference operator[](difference_type n) const noexcept { return *(*this + n); }
+  APRIME_DEVICE iterator& operator++() noexcept { return *this += 1; }
+  APRIME_DEVICE iterator& operator--() noexcept { return *this += -1; }
+  APRIME_DEVICE iterator operator++(int) noexcept {
+    const iterator before = *this;
+    ++*this;
+    return before;
+  }
+  APRIME_DEVICE iterator operator--(int) noexcept {
+    const iterator before = *this;
+    --*this;
+    return before;
+  }
+  APRIME_DEVICE iterator& operator+=(difference_type n) noexcept {
+    i_ += static_cast<std::size_t>(n);
+    return *this;
+  }
+  APRIME_DEVICE iterator& operator-=(difference_type n) noexcept { return *this += -n; }
+  APRIME_DEVICE friend iterator operator+(iterator i, difference_type n) noexcept { return i += n; }
+  APRIME_DEVICE friend iterator operator+(difference_type n, iterator i) noexcept { return i += n; }
+  APRIME_DEVICE friend iterator operator-(iterator i, difference_type n) noexcept { return i -= n; }
+  APRIME_DEVICE friend difference_type operator-(const iterator& a, const iterator& b) noexcept {
+    return static_cast<difference_type>(a.i_ - b.i_);
+  }
+  APRIME_DEVICE friend bool operator==(const iterator& a, const iterator& b) noexcept { return a.i_ == b.i_; }
+  APRIME_DEVICE friend auto operator<=>(const iterator& a, const iterator& b) noexcept {
+    return a.i_ <=> b.i_;
+  }
+
+ private:
+  device_span span_;
+  std::size_t i_ = 0;
+};
+
+/// The bytes of a range that a kernel may fault on, before it gives them a type. Converts by itself to
+/// `device_span<T>`; without a write right to `device_span<const T>` only.
+template <Right right>
+class DemandBytes {
+ public:
+  DemandBytes() = default;
+  DemandBytes(const detail::PagedWindow& window, std::uint64_t first, std::size_t size) noexcept
+      : window_(window), first_(first), size_(size) {}
+
+  template <class T>
+  requires(std::is_const_v<T> || includes_write(right)) APRIME_DEVICE operator device_span<T>()
+      const noexcept {
+    return {window_, first_, first_ % sizeof(T) == 0 ? size_ / sizeof(T) : 0};
+  }
+  /// In bytes.
+  APRIME_DEVICE std::size_t size() const noexcept { return size_; }
+
+ private:
+  detail::PagedWindow window_;
+  std::uint64_t first_ = 0;
+  std::size_t size_ = 0;
+};
+
+}  // namespace aprime

@@ -1,0 +1,289 @@
+#include <atomic>
+#include <thread>
+
+#include "tests/contract/contract.hpp"
+
+// Faults from inside a running kernel, through device_span: on a hardware-paged device by the hardware, on a
+// software-paged one by page table, rings and pager.
+
+namespace aprime::contract {
+namespace {
+
+using Demand = Contract;
+APRIME_CONTRACT_SUITE(Demand);
+
+struct CopyElements {
+  APRIME_DEVICE void operator()(device_span<const Byte> from, device_span<Byte> to, std::size_t step) const {
+    for (std::size_t i = first_index() * step; i < from.size(); i += index_step() * step)
+      to.store(i, from.load(i));
+  }
+};
+
+struct IncrementElements {
+  APRIME_DEVICE void operator()(device_span<unsigned> words) const {
+    for (std::size_t i = first_index(); i < words.size(); i += index_step()) words[i] = words[i] + 1;
+  }
+};
+
+/// Each thread pins one granule after the other.
+struct IncrementPinned {
+  APRIME_DEVICE void operator()(device_span<unsigned> words, std::size_t per_granule) const {
+    for (std::size_t g = first_index(); g * per_granule < words.size(); g += index_step()) {
+      std::size_t at = g * per_granule;
+      const std::size_t end = at + per_granule < words.size() ? at + per_granule : words.size();
+      while (at < end) {
+        const PinnedSpan<unsigned> part = words.pin_span(at, end - at);
+        for (unsigned& word : part) ++word;
+        at += part.size();
+      }
+    }
+  }
+};
+
+struct CountInto {
+  APRIME_DEVICE void operator()(device_span<unsigned> counters, unsigned rounds) const {
+    for (unsigned round = 0; round < rounds; ++round)
+      counters.atomic_add((first_index() * 977 + round * 4099) % counters.size(), 1);
+  }
+};
+
+struct LoadFrom {
+  APRIME_DEVICE void operator()(device_span<const unsigned> words, std::size_t at,
+                                LeasedSpan<unsigned> to) const {
+    to[0] = words.load(at);
+  }
+};
+
+struct StoreInto {
+  APRIME_DEVICE void operator()(device_span<unsigned> words, std::size_t at, unsigned value) const {
+    words.store(at, value);
+  }
+};
+
+/// Waits until the CPU has stored `go`, then stores `gone` beside it.
+struct WaitForHost {
+  APRIME_DEVICE void operator()(device_span<unsigned> words, unsigned go, unsigned gone) const {
+    while (words.load(0) != go) __nanosleep(1000);
+    words.store(1, gone);
+  }
+};
+
+Bytes words_of(std::size_t count, unsigned value) {
+  const std::vector<unsigned> words(count, value);
+  const auto* bytes = reinterpret_cast<const std::byte*>(words.data());
+  return {bytes, bytes + count * sizeof(unsigned)};
+}
+
+constexpr std::size_t kWords = kGranule / sizeof(unsigned);
+
+TEST_P(Demand, a_kernel_sees_the_file_and_the_cpu_sees_its_stores) {
+  World world(GetParam());
+  const Bytes contents = pattern(5 * kGranule + 777);
+  const Mapping from = world.map_new(contents);
+  const Mapping to = world.map_new(Bytes(contents.size()));
+  world.runtime()
+      .launch({{2}, {64}}, CopyElements{}, demand_read(from), demand_read_write(to), std::size_t{1})
+      .wait();
+  EXPECT_EQ(seen_by_pointer(to, all_of(to)), contents);
+  to.sync();
+  EXPECT_EQ(plain_read(to.path()), contents);
+}
+
+TEST_P(Demand, a_part_of_a_mapping_is_counted_from_its_start) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(4 * kWords, 5));
+  world.runtime()
+      .launch({{1}, {32}}, IncrementElements{}, demand_read_write(m, range(kGranule - 8, 16)))
+      .wait();
+  const Bytes seen = read_bytes(m);
+  Bytes expected = words_of(4 * kWords, 5);
+  const Bytes six = words_of(4, 6);
+  std::copy(six.begin(), six.end(), expected.begin() + kGranule - 8);
+  EXPECT_EQ(seen, expected);
+}
+
+TEST_P(Demand, a_load_takes_no_write_right) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(4 * kWords, 5));
+  const Mapping result = world.map_new(Bytes(kGranule));
+  world.runtime()
+      .launch({{1}, {1}}, LoadFrom{}, demand_read_write(m), kWords + 3, aprime::read_write(result))
+      .wait();
+  EXPECT_EQ(report(m, 1).place, Place::shared) << "rule 3";
+  EXPECT_EQ(report(m, 0).devices, 0);
+  EXPECT_EQ(result.host<const unsigned>()[0], 5U);
+}
+
+TEST_P(Demand, only_what_is_touched_moves_and_faults_are_counted) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(40 * kWords, 0));
+  const Delta delta(world);
+  world.runtime().launch({{1}, {1}}, StoreInto{}, demand_read_write(m), 20 * kWords, 9U).wait();
+  EXPECT_EQ(delta.get().granules_filled, 1U);
+  EXPECT_EQ(delta.get().faults.device_write, 1U);
+  EXPECT_EQ(delta.get().faults.device_read, 0U);
+  EXPECT_EQ(report(m, 20).place, Place::device);
+}
+
+TEST_P(Demand, what_the_device_has_already_needs_no_fault) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(8 * kWords, 1));
+  m.prefetch(all_of(m), 0, Right::read_write);
+  const Delta delta(world);
+  world.runtime().launch({{2}, {64}}, IncrementElements{}, demand_read_write(m)).wait();
+  world.runtime().launch({{2}, {64}}, IncrementElements{}, demand_read_write(m)).wait();
+  EXPECT_EQ(delta.get().faults.device_read + delta.get().faults.device_write, 0U);
+  EXPECT_EQ(delta.get().granules_filled, 0U);
+  EXPECT_EQ(read_bytes(m), words_of(8 * kWords, 3));
+}
+
+TEST_P(Demand, a_file_ten_times_the_device_memory) {
+  World world(GetParam(), {.device_memory = ByteCount{16 * kGranule}});
+  const Mapping m = world.map_new(words_of(160 * kWords, 1));
+  const Delta delta(world);
+  world.runtime().launch({{4}, {32}}, IncrementPinned{}, demand_read_write(m), kWords).wait();
+  EXPECT_GE(delta.get().evictions, 144U);
+  EXPECT_EQ(read_bytes(m), words_of(160 * kWords, 2));
+}
+
+TEST_P(Demand, pins_of_several_threads_on_one_granule_all_count) {
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(3 * kGranule));
+  world.runtime().launch({{2}, {64}}, IncrementPinned{}, demand_read_write(m), std::size_t{4}).wait();
+  EXPECT_EQ(read_bytes(m), words_of(3 * kWords, 1));
+}
+
+TEST_P(Demand, atomics_lose_nothing_while_the_cpu_takes_the_granules_away) {
+  World world(GetParam(), {.device_memory = ByteCount{16 * kGranule}});
+  const Mapping m = world.map_new(Bytes(24 * kGranule));
+  const Completion done = world.runtime().launch({{4}, {32}}, CountInto{}, demand_read_write(m), 40U);
+  std::uint64_t by_cpu = 0;
+  const std::span<unsigned> counters = m.host<unsigned>();
+  while (!done.done()) {
+    const std::size_t at = by_cpu * 1021 % counters.size();
+    std::atomic_ref<unsigned>(counters[at]).fetch_add(1);
+    ++by_cpu;
+    std::array<std::byte, 64> some{};
+    m.read(ByteOffset{by_cpu % 24 * kGranule}, some, HostAccess::bounce);
+  }
+  done.wait();
+  std::uint64_t sum = 0;
+  for (const unsigned counter : m.host<const unsigned>()) sum += counter;
+  EXPECT_EQ(sum, by_cpu + 4 * 32 * 40);
+}
+
+TEST_P(Demand, a_kernel_can_wait_for_a_store_of_the_cpu) {
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(kGranule));
+  const Completion done = world.runtime().launch({{1}, {1}}, WaitForHost{}, demand_read_write(m), 7U, 8U);
+  EXPECT_TRUE(eventually([&] { return report(m, 0).devices != 0 || done.done(); }));
+  std::atomic_ref<unsigned>(m.host<unsigned>()[0]).store(7);
+  done.wait();
+  EXPECT_EQ(m.host<const unsigned>()[1], 8U);
+}
+
+TEST_P(Demand, a_bounced_write_reaches_the_running_kernel) {
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(kGranule));
+  world.store_on_device(m, range(8, 8), 1);
+  const Completion done = world.runtime().launch({{1}, {1}}, WaitForHost{}, demand_read_write(m), 7U, 8U);
+  const unsigned go = 7;
+  m.write(ByteOffset{0}, std::as_bytes(std::span(&go, 1)), HostAccess::bounce);
+  done.wait();
+  EXPECT_EQ(m.host<const unsigned>()[1], 8U);
+}
+
+TEST_P(Demand, leases_and_faults_on_one_file_agree) {
+  World world(GetParam());
+  const Mapping m = world.map_new(pattern(4 * kGranule));
+  world.runtime()
+      .launch({{1}, {64}}, CopyElements{}, demand_read(m), demand_read_write(m), std::size_t{1})
+      .wait();
+  world.increment_on_device(m, granules(1, 2));
+  world.runtime()
+      .launch({{1}, {64}}, CopyElements{}, demand_read(m), demand_read_write(m), std::size_t{1})
+      .wait();
+  Bytes expected = pattern(4 * kGranule);
+  const Bytes middle = incremented(part(expected, kGranule, 2 * kGranule));
+  std::copy(middle.begin(), middle.end(), expected.begin() + kGranule);
+  EXPECT_EQ(read_bytes(m), expected);
+}
+
+TEST_P(Demand, an_access_beyond_the_end_stops_the_kernel_and_says_where) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(2 * kWords, 1));
+  const ByteRange some = range(4 * sizeof(unsigned), 100 * sizeof(unsigned));
+  const DeviceFaultStatus status =
+      world.runtime()
+          .launch({{1}, {32}}, StoreInto{}, demand_read_write(m, some), std::size_t{100}, 5U)
+          .status();
+  EXPECT_EQ(status.code, Errc::out_of_range);
+  EXPECT_EQ(status.path, m.path());
+  EXPECT_EQ(status.offset.value, 104 * sizeof(unsigned));
+  EXPECT_TRUE(status.was_write);
+  EXPECT_NE(status.message.find("beyond the end of its span"), std::string::npos) << status.message;
+  EXPECT_EQ(read_bytes(m), words_of(2 * kWords, 1));
+}
+
+TEST_P(Demand, a_file_truncated_by_another_process_ends_the_kernel_with_the_offset) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(8 * kWords, 1));
+  plain_truncate(m.path(), 3 * kGranule);
+  const DeviceFaultStatus status =
+      world.runtime().launch({{2}, {64}}, StoreInto{}, demand_read_write(m), 5 * kWords, 5U).status();
+  EXPECT_EQ(status.code, Errc::out_of_range);
+  EXPECT_EQ(status.path, m.path());
+  EXPECT_EQ(status.offset.value / kGranule, 5U);
+  // The device is as good as new.
+  world.runtime()
+      .launch({{2}, {64}}, IncrementElements{}, demand_read_write(m, range(0, 3 * kGranule)))
+      .wait();
+  EXPECT_EQ(read_bytes(m, range(0, 3 * kGranule)), words_of(3 * kWords, 2));
+}
+
+TEST_P(Demand, a_store_to_a_file_mapped_for_reading_is_refused_at_the_launch) {
+  World world(GetParam());
+  const Mapping m = world.map(world.file(Bytes(kGranule)), Access::read);
+  EXPECT_EQ(
+      code_of([&] {
+        world.runtime().launch({{1}, {1}}, StoreInto{}, demand_read_write(m), std::size_t{0}, 5U).wait();
+      }),
+      Errc::access_denied);
+}
+
+TEST_P(Demand, a_stopped_kernel_leaves_no_pin_and_no_request_behind) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(16 * kWords, 1));
+  for (int round = 0; round < 3; ++round) {
+    // Some threads fault, some hold pins, and one of them ends the kernel.
+    EXPECT_EQ(world.runtime()
+                  .launch({{4}, {32}}, IncrementPinned{}, demand_read_write(m), std::size_t{0x1000'0000})
+                  .status()
+                  .code,
+              Errc::ok);
+    EXPECT_EQ(
+        world.runtime().launch({{4}, {32}}, StoreInto{}, demand_read_write(m), 99 * kWords, 5U).status().code,
+        Errc::out_of_range);
+    for (std::size_t g = 0; g < 16; ++g) m.host<unsigned>()[g * kWords] += 1;
+  }
+  world.runtime().launch({{2}, {64}}, IncrementElements{}, demand_read_write(m)).wait();
+  EXPECT_EQ(m.host<const unsigned>()[1], 1U + 3 + 1);
+  EXPECT_EQ(m.host<const unsigned>()[0], 1U + 3 + 3 + 1);
+}
+
+TEST_P(Demand, iterators_walk_the_elements) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(2 * kWords, 3));
+  struct Sum {
+    APRIME_DEVICE void operator()(device_span<unsigned> words) const {
+      unsigned sum = 0;
+      for (auto it = words.begin(); it != words.end(); it += 512) sum += *it;
+      words.end()[-1] = sum;
+    }
+  };
+  world.runtime().launch({{1}, {1}}, Sum{}, demand_read_write(m)).wait();
+  EXPECT_EQ(m.host<const unsigned>()[2 * kWords - 1], 3 * 2 * kWords / 512);
+}
+
+}  // namespace
+}  // namespace aprime::contract
