@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <thread>
@@ -14,6 +15,9 @@ namespace aprime::device {
 thread_local constinit BlockRunner* current_runner = nullptr;
 
 namespace {
+
+/// Shorter sleeps give the processor away and come back at once: the kernel's timers are not that fine.
+constexpr unsigned real_sleep_min_ns = 5000;
 
 /// For counters with one writer; a read-modify-write would lock the bus for nothing.
 void add(std::atomic<std::uint64_t>& counter) noexcept {
@@ -241,7 +245,7 @@ Fiber& BlockRunner::pick_next() noexcept {
   return fibers_.root();
 }
 
-void BlockRunner::sleep() noexcept {
+void BlockRunner::sleep(unsigned nanoseconds) noexcept {
   const sanitizer::Overlook overlook;
   const unsigned index = arriving_thread();
   Fiber& self = fibers_.current();
@@ -254,7 +258,11 @@ void BlockRunner::sleep() noexcept {
   if (!others || ++sleeps_in_a_row_ > thread_count_) {
     // What everybody here waits for has to come from another thread of the machine.
     sleeps_in_a_row_ = 0;
-    std::this_thread::yield();
+    if (nanoseconds < real_sleep_min_ns) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::nanoseconds(nanoseconds));
+    }
   }
   if (others) {
     dedicate(self);
@@ -279,9 +287,9 @@ bool next_thread(ThreadCursor& cursor) noexcept { return device::current_runner-
   return device::current_runner->block_barrier(vote);
 }
 
-void sleep_thread() noexcept {
+void sleep_thread(unsigned nanoseconds) noexcept {
   assert(device::on_device_thread());
-  device::current_runner->sleep();
+  device::current_runner->sleep(nanoseconds);
 }
 
 void fence() noexcept {

@@ -40,7 +40,7 @@ class BlockRunner {
   std::uint64_t warp_rendezvous(detail::WarpOp op, unsigned mask, std::uint64_t value, unsigned operand,
                                 unsigned width) noexcept;
   [[nodiscard]] unsigned converged_lanes(const void* place) noexcept;
-  void sleep() noexcept;
+  void sleep(unsigned nanoseconds) noexcept;
   [[noreturn]] void stop(const KernelFault& fault) noexcept;
   [[nodiscard]] bool in_kernel() noexcept { return &fibers_.current() != &fibers_.root(); }
   [[nodiscard]] const char* kernel_name() const noexcept { return launch_->body.name; }

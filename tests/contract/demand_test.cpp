@@ -54,9 +54,10 @@ struct LoadFrom {
   }
 };
 
+/// Each thread a word of its own, from `at` on.
 struct StoreInto {
   APRIME_DEVICE void operator()(device_span<unsigned> words, std::size_t at, unsigned value) const {
-    words.store(at, value);
+    words.store(at + first_index(), value);
   }
 };
 
@@ -215,7 +216,7 @@ TEST_P(Demand, an_access_beyond_the_end_stops_the_kernel_and_says_where) {
   const ByteRange some = range(4 * sizeof(unsigned), 100 * sizeof(unsigned));
   const DeviceFaultStatus status =
       world.runtime()
-          .launch({{1}, {32}}, StoreInto{}, demand_read_write(m, some), std::size_t{100}, 5U)
+          .launch({{1}, {1}}, StoreInto{}, demand_read_write(m, some), std::size_t{100}, 5U)
           .status();
   EXPECT_EQ(status.code, Errc::out_of_range);
   EXPECT_EQ(status.path, m.path());

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <vector>
 
+#include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
 #include "tests/stress/world.hpp"
 
@@ -25,23 +26,53 @@ struct Lane {
 
   void run(unsigned lane, const LeasedWords& readable, const LeasedWords& writable) const {
     Random random(seed, lane);
+    for (unsigned b = 0; b < bursts && !world->shadow().failed(); ++b) {
+      const bool may_store = writable.count != 0 && (readable.count == 0 || !random.one_in(3));
+      const LeasedWords& lease = may_store ? writable : readable;
+      const auto [start, room] = some_granule(lease.count, random);
+      burst(lane, lease, start, room, may_store, random);
+    }
+  }
+
+  /// The same on what was not leased: each burst pins what it works on, and may fault to get it.
+  void run(unsigned lane, const device_span<std::uint64_t>& words, std::uint64_t first) const {
+    Random random(seed, lane);
+    for (unsigned b = 0; b < bursts && !world->shadow().failed(); ++b) {
+      const auto [start, room] = some_granule(words.size(), random);
+      if (random.one_in(3)) {
+        const PinnedSpan<const std::uint64_t> part =
+            device_span<const std::uint64_t>(words).pin_span(start, room);
+        burst(lane, {const_cast<std::uint64_t*>(part.data()), first + start, part.size()}, 0, part.size(),
+              false, random);
+      } else {
+        const PinnedSpan<std::uint64_t> part = words.pin_span(start, room);
+        burst(lane, {part.data(), first + start, part.size()}, 0, part.size(), true, random);
+      }
+    }
+  }
+
+  struct Part {
+    std::uint64_t start;
+    std::uint64_t room;
+  };
+  /// Half of the bursts go where everybody else goes too.
+  Part some_granule(std::uint64_t count, Random& random) const {
+    const std::uint64_t granule = world->shadow().granule_words();
+    const std::uint64_t within = random.one_in(2) ? std::min(count, 6 * granule) : count;
+    const std::uint64_t start = random.below(within) / granule * granule;
+    return {start, std::min(granule, count - start)};
+  }
+
+  void burst(unsigned lane, const LeasedWords& lease, std::uint64_t start, std::uint64_t room, bool may_store,
+             Random& random) const {
     Shadow& shadow = world->shadow();
     const std::uint8_t me = shadow.lane_owner(device, lane);
     const unsigned actor = world->device_actor(device);
-    const std::uint64_t granule = shadow.granule_words();
-    for (unsigned b = 0; b < bursts && !shadow.failed(); ++b) {
-      const bool may_store = writable.count != 0 && (readable.count == 0 || !random.one_in(3));
-      const LeasedWords& lease = may_store ? writable : readable;
-      // Half of the bursts go where everybody else goes too.
-      const std::uint64_t within = random.one_in(2) ? std::min(lease.count, 6 * granule) : lease.count;
-      const std::uint64_t start = random.below(within) / granule * granule;
-      const std::uint64_t room = std::min(granule, lease.count - start);
-      for (unsigned i = 0; i < ops && !shadow.failed(); ++i) {
-        const std::uint64_t word = pick_word(shadow, lease.first + start, room, me, random);
-        std::uint64_t* at = lease.data + (word - lease.first);
-        touch_word(*world, at, word, me, actor, true, may_store, random);
-        if (i % 16 == 0) read_block(lease, word, actor, random);
-      }
+    for (unsigned i = 0; i < ops && !shadow.failed(); ++i) {
+      const std::uint64_t word = pick_word(shadow, lease.first + start, room, me, random);
+      std::uint64_t* at = lease.data + (word - lease.first);
+      touch_word(*world, at, word, me, actor, true, may_store, random);
+      if (i % 16 == 0) read_block(lease, word, actor, random);
     }
   }
 
@@ -84,6 +115,16 @@ struct GridKernel {
     lane.run(blockIdx.x * blockDim.x + threadIdx.x,
              {const_cast<std::uint64_t*>(readable.data()), readable_first, readable.size()},
              {writable.data(), writable_first, writable.size()});
+  }
+};
+
+/// Every thread of the grid is a lane, and faults.
+struct DemandKernel {
+  Lane lane;
+  std::uint64_t first;
+
+  void operator()(device_span<std::uint64_t> words) const {
+    lane.run(blockIdx.x * blockDim.x + threadIdx.x, words, first);
   }
 };
 
@@ -145,7 +186,13 @@ class DeviceActor {
       const LaunchOptions options{.device = device_, .name = "stress"};
       const auto began = Journal::Clock::now();
       // A task has its leases pinned on every device: never the whole mapping.
-      if (!whole && random_.one_in(3))
+      if (random_.one_in(6)) {
+        const ByteRange range = random_.one_in(2) ? view.range(view.first_word, view.words) : some(view, 8);
+        world_.runtime()
+            .launch(grid, options, DemandKernel{lane, view.first_word + range.first.value / 8},
+                    demand_read_write(*view.mapping, range))
+            .wait();
+      } else if (!whole && random_.one_in(3))
         world_.runtime()
             .launch_task(options, Task{lane, readable_first, writable_first}, read(*view.mapping, readable),
                          read_write(*view.mapping, writable))

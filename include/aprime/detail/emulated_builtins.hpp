@@ -38,7 +38,7 @@ std::uint64_t warp_rendezvous(WarpOp op, unsigned mask, std::uint64_t value, uns
 [[nodiscard]] unsigned converged_lanes() noexcept;
 
 /// See __nanosleep().
-void sleep_thread() noexcept;
+void sleep_thread(unsigned nanoseconds) noexcept;
 
 /// See __threadfence().
 void fence() noexcept;
@@ -166,8 +166,9 @@ template <aprime::detail::WarpWord T>
 }
 
 /// Lets the other threads of the block run, and the other workers too when no thread of the block can. A loop
-/// that waits for another thread's store must call it. The duration is a hint in CUDA too; here it is unused.
-inline void __nanosleep(unsigned /*nanoseconds*/) noexcept { aprime::detail::sleep_thread(); }
+/// that waits for another thread's store must call it. The duration is a hint, as in CUDA: it passes only when
+/// no thread of the block can run, and from 5 µs on.
+inline void __nanosleep(unsigned nanoseconds) noexcept { aprime::detail::sleep_thread(nanoseconds); }
 
 inline void __threadfence() noexcept { aprime::detail::fence(); }
 inline void __threadfence_block() noexcept { aprime::detail::fence(); }
