@@ -17,10 +17,12 @@ MAX_LINES = 450
 MAY_INCLUDE = {
     "include/aprime/": [],
     "host/sync/": [],
+    "host/trace/": ["include/aprime/"],
     "host/coherence/": ["include/aprime/"],
     "host/os/": ["include/aprime/", "host/sync/"],
     "host/device/": ["include/aprime/", "host/sync/", "host/os/"],
-    "host/engine/": ["include/aprime/", "host/sync/", "host/os/", "host/device/", "host/coherence/"],
+    "host/engine/": ["include/aprime/", "host/sync/", "host/trace/", "host/os/", "host/device/",
+                     "host/coherence/"],
     "host/cli/": ["include/aprime/", "kernels/"],
     "kernels/": ["include/aprime/", "host/device/device.hpp"],
     "bench/": ["include/aprime/", "kernels/"],

@@ -12,8 +12,12 @@ FrameCount frames_per_granule(GranuleSize granule, device::Device& device) {
 }  // namespace
 
 CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices,
-                           Counters& host)
-    : file_(std::move(file)), granule_(granule), devices_(devices.begin(), devices.end()), host_(host) {
+                           Counters& host, const trace::Tracer& tracer)
+    : file_(std::move(file)),
+      granule_(granule),
+      devices_(devices.begin(), devices.end()),
+      host_(host),
+      tracer_(tracer) {
   const os::File::SizeResult size = file_.size();
   if (!size.status.is_ok())
     throw Error(Errc::cannot_open, file_.path() + ": its size cannot be read", file_.path(),

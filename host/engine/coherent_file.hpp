@@ -25,6 +25,7 @@
 #include "host/engine/writeback_errors.hpp"
 #include "host/os/file.hpp"
 #include "host/sync/mutex.hpp"
+#include "host/trace/trace.hpp"
 
 namespace aprime::engine {
 
@@ -81,7 +82,8 @@ struct Demand {
 class CoherentFile final : public device::FaultHandler, public HostFaultHandler, public device::HomePort {
  public:
   /// \throws Error(cannot_open | resources)
-  CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices, Counters& host);
+  CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices, Counters& host,
+               const trace::Tracer& tracer);
   /// \pre no transaction is under way; dirty bytes were copied home or are to be lost
   ~CoherentFile();
 
@@ -138,6 +140,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   StreamDetector& device_stream(unsigned device) noexcept { return device_streams_[device]; }
   Traffic& traffic() noexcept { return traffic_; }
   Counters& host_counters() noexcept { return host_; }
+  const trace::Tracer& tracer() const noexcept { return tracer_; }
 
   // device::FaultHandler
   Status on_device_fault(device::Region& region, GranuleIndex granule, bool write) noexcept override;
@@ -174,6 +177,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status revoke(Run& run, Step step, AgentId requester) noexcept;
   Status release(Run& run, unsigned device, Step step, AgentId requester) noexcept;
   Status fill(Run& run, Step step, const Demand& demand) noexcept;
+  Progress copy_out(GranuleRange run, device::Region& region) noexcept;
   Status grant_to_host(Run& run, Step step, const Demand& demand) noexcept;
   Status grant_write_to_device(Run& run, AgentId requester) noexcept;
   Status do_io(Run& run, Step step, const Demand& demand) noexcept;
@@ -200,6 +204,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   const GranuleSize granule_;
   const std::vector<DeviceSlot*> devices_;
   Counters& host_;
+  const trace::Tracer& tracer_;
   Directory directory_;
   std::vector<AttachedRegion> regions_;
 

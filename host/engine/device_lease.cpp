@@ -77,6 +77,10 @@ DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> reques
         merged.front().file->path());
   }
   held_.reserve(merged.size());
+  const std::uint64_t bytes =
+      std::accumulate(merged.begin(), merged.end(), std::uint64_t{0},
+                      [](std::uint64_t sum, const Held& m) { return sum + m.bytes.size.value; });
+  const trace::Range range(slot_.tracer(), trace::Kind::lease, ByteCount{bytes});
   try {
     if (!acquire_each(merged)) acquire_packed(merged, FrameCount{frames});
   } catch (...) {
@@ -213,11 +217,15 @@ bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Us
       is_done = first && use(*first, why);
     } catch (...) {
       pool.cancel_run(*first, count);
+      slot_.trace_resident();
       throw;
     }
     // Also after a success: a granule that was in its place already was not assigned to it, so that its frame
     // is still called reserved.
-    if (first) pool.cancel_run(*first, count);
+    if (first) {
+      pool.cancel_run(*first, count);
+      slot_.trace_resident();
+    }
     if (is_done) return true;
     // Nobody else's doing, and nothing to wait for: what this launch has leased already lies in the way.
     if (!first && !held_.empty()) return false;

@@ -10,6 +10,7 @@
 #include "host/coherence/granule_state.hpp"
 #include "host/device/device.hpp"
 #include "host/engine/counters.hpp"
+#include "host/trace/trace.hpp"
 
 namespace aprime::engine {
 
@@ -26,15 +27,31 @@ class DeviceSlot {
  public:
   static constexpr std::size_t kRegionsMax = 4096;
 
-  DeviceSlot(unsigned number, std::unique_ptr<device::Device> device)
+  DeviceSlot(unsigned number, std::unique_ptr<device::Device> device, const trace::Tracer& tracer)
       : number_(number),
         device_(std::move(device)),
+        tracer_(tracer),
+        resident_(tracer, name_of_counter("resident"), "bytes of device memory in use"),
+        dirty_(tracer, name_of_counter("dirty"), "bytes that exist only on the device"),
         regions_(std::make_unique<std::array<Entry, kRegionsMax>>()) {}
 
   unsigned number() const noexcept { return number_; }
   coherence::AgentId agent() const noexcept { return coherence::AgentId::device(number_); }
   device::Device& device() noexcept { return *device_; }
   Counters& counters() noexcept { return counters_; }
+  const trace::Tracer& tracer() const noexcept { return tracer_; }
+
+  ByteCount resident_bytes() const noexcept {
+    const device::FramePool& pool = device_->frames();
+    return ByteCount{(pool.capacity().value - pool.free_count().value) * device_->frame_bytes().value};
+  }
+  // To be called when the number has changed.
+  void trace_resident() const noexcept {
+    resident_.sample([this] { return resident_bytes().value; });
+  }
+  void trace_dirty() const noexcept {
+    dirty_.sample([this] { return Counters::get(counters_.dirty_bytes); });
+  }
 
   /// Takes a free region id for `file`. \throws Error(resources) if all are in use.
   device::RegionId attach(CoherentFile& file, const std::string& path) {
@@ -72,8 +89,15 @@ class DeviceSlot {
   };
 
  private:
+  std::string name_of_counter(const char* what) const {
+    return "device " + std::to_string(number_) + " (" + device_->info().name + "): " + what + " bytes";
+  }
+
   const unsigned number_;
   const std::unique_ptr<device::Device> device_;
+  const trace::Tracer& tracer_;
+  const trace::Counter resident_;
+  const trace::Counter dirty_;
   Counters counters_;
   std::unique_ptr<std::array<Entry, kRegionsMax>> regions_;
 };

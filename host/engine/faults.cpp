@@ -29,6 +29,7 @@ Status CoherentFile::on_device_fault(device::Region& region, GranuleIndex g, boo
 
   Counters& counters = devices_[d]->counters();
   Counters::add(write ? counters.write_faults : counters.read_faults);
+  const trace::Range range(tracer_, write ? trace::Kind::device_write_fault : trace::Kind::device_read_fault);
   const AgentId agent = AgentId::device(d);
   throttle(g, agent);
   // A batch may not fill more than a part of the device's memory, or it would evict its own beginning.
@@ -42,6 +43,7 @@ Status CoherentFile::on_device_fault(device::Region& region, GranuleIndex g, boo
 
 Status CoherentFile::on_host_fault(HostView& view, GranuleIndex g, bool write) noexcept {
   Counters::add(write ? host_.write_faults : host_.read_faults);
+  const trace::Range range(tracer_, write ? trace::Kind::host_write_fault : trace::Kind::host_read_fault);
   throttle(g, AgentId::cpu());
   const std::uint64_t most = std::max<std::uint64_t>(1, kBatchBytesMax / granule_.bytes().value);
   GranuleCount wanted = host_stream_.on_fault(g, GranuleCount{most});

@@ -100,6 +100,7 @@ void CoherentFile::free_frames(GranuleRange run, unsigned device) noexcept {
     region.clear_frame(g);
     devices_[device]->device().frames().free(frame, region.params().frames_per_granule);
   }
+  if (!run.empty()) devices_[device]->trace_resident();
 }
 
 Status CoherentFile::evict(unsigned device, GranuleIndex g) noexcept {
@@ -128,7 +129,9 @@ void CoherentFile::mark_dirty(GranuleRange run, unsigned device) noexcept {
     pool.set_dirty_since(frame, now);
     ++newly;
   }
+  if (newly == 0) return;
   Counters::add(devices_[device]->counters().dirty_bytes, granule_.bytes_of(GranuleCount{newly}).value);
+  devices_[device]->trace_dirty();
 }
 
 void CoherentFile::mark_clean(GranuleRange run, unsigned device) noexcept {
@@ -140,7 +143,9 @@ void CoherentFile::mark_clean(GranuleRange run, unsigned device) noexcept {
     pool.set_dirty_since(frame, 0);
     ++cleaned;
   }
+  if (cleaned == 0) return;
   Counters::sub(devices_[device]->counters().dirty_bytes, granule_.bytes_of(GranuleCount{cleaned}).value);
+  devices_[device]->trace_dirty();
 }
 
 }  // namespace aprime::engine

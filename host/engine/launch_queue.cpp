@@ -140,6 +140,7 @@ void LaunchQueue::place(const Launch& launch, Placement& placement) {
 }
 
 DeviceFaultStatus LaunchQueue::run_on_device(Launch& launch) {
+  const trace::Range range(slot_.tracer(), trace::Kind::launch, launch.name);
   Placement placement;
   place(launch, placement);
   launch.closure->bind(placement.memory);

@@ -198,6 +198,7 @@ HostLease MappingState::host_lease(const std::shared_ptr<MappingState>& self, By
     where = &view();
   }
   const GranuleRange granules = file_->granule().covering(bytes);
+  const trace::Range traced(file_->tracer(), trace::Kind::lease, bytes.size);
   const Progress p =
       file_->perform_counted(granules, {.event = right == Right::read ? Event::read : Event::write,
                                         .requester = AgentId::cpu(),

@@ -10,6 +10,7 @@
 #include "aprime/runtime.hpp"
 #include "host/os/memory.hpp"
 #include "host/os/userfault.hpp"
+#include "host/trace/trace.hpp"
 
 namespace aprime {
 namespace {
@@ -64,10 +65,27 @@ Feature processor_feature() {
   return {"processors", n > 0, fmt::format("{} for kernels of the emulated device", n), {}, {}};
 }
 
+/// The absence of NVTX is a property of the build, not of the machine, but what it costs is alike.
+Feature nvtx_feature() {
+  Feature f{"nvtx", trace::kIsBuiltIn, "built without profiler ranges", {}, {}};
+  if constexpr (trace::kIsBuiltIn) {
+    f.detail =
+        trace::has_counters()
+            ? "profiler ranges and counters, domain aprime; a branch each while no profiler is attached"
+            : "profiler ranges, domain aprime; a branch each while no profiler is attached";
+  } else {
+    f.cost = "a profiler does not see faults, fills, copies back, leases and launches";
+    f.remedy =
+        "install the CUDA toolkit, or the headers of github.com/NVIDIA/NVTX, and configure with "
+        "-DAPRIME_ENABLE_NVTX=ON";
+  }
+  return f;
+}
+
 }  // namespace
 
 std::vector<Feature> probe_features() {
-  return {userfaultfd_feature(), area_feature(), page_size_feature(), processor_feature()};
+  return {userfaultfd_feature(), area_feature(), page_size_feature(), processor_feature(), nvtx_feature()};
 }
 
 }  // namespace aprime

@@ -34,7 +34,8 @@ RuntimeState::RuntimeState(const RuntimeOptions& options,
     : options_(options), process_(getpid()) {
   static_cast<void>(checked_granule(options.granule, "runtime"));
   for (auto& d : devices) {
-    slots_.push_back(std::make_unique<DeviceSlot>(static_cast<unsigned>(slots_.size()), std::move(d)));
+    slots_.push_back(
+        std::make_unique<DeviceSlot>(static_cast<unsigned>(slots_.size()), std::move(d), tracer_));
     slot_pointers_.push_back(slots_.back().get());
   }
   for (const auto& slot : slots_) queues_.push_back(std::make_unique<LaunchQueue>(*slot));
@@ -94,7 +95,7 @@ std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access 
     files_.push_back({set_up_for(path,
                                  [&] {
                                    return std::make_shared<CoherentFile>(std::move(opened), granule,
-                                                                         slot_pointers_, host_);
+                                                                         slot_pointers_, host_, tracer_);
                                  }),
                       0});
     entry = files_.end() - 1;
@@ -213,8 +214,7 @@ std::vector<DeviceInfo> RuntimeState::devices() const {
 
 void RuntimeState::add_device_stats(DeviceSlot& slot, Stats& s) const {
   slot.counters().add_to(s, false);
-  device::FramePool& pool = slot.device().frames();
-  s.resident_bytes += (pool.capacity().value - pool.free_count().value) * slot.device().frame_bytes().value;
+  s.resident_bytes += slot.resident_bytes().value;
   for (const auto& file : all_files()) s.over_protections += file->device_over_protections(slot.number());
 }
 

@@ -13,6 +13,7 @@
 #include "host/engine/device_slot.hpp"
 #include "host/engine/launch_queue.hpp"
 #include "host/sync/mutex.hpp"
+#include "host/trace/trace.hpp"
 
 namespace aprime::engine {
 
@@ -60,6 +61,8 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   std::vector<std::shared_ptr<CoherentFile>> all_files() const;
 
   // Constant after construction.
+  /// Before all that can trap, and the last to go.
+  const trace::Tracer tracer_;
   const RuntimeOptions options_;
   const pid_t process_;
   std::vector<std::unique_ptr<DeviceSlot>> slots_;

@@ -25,6 +25,7 @@ Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexce
 }
 
 Status CoherentFile::protect(Run& run, AgentId requester) noexcept {
+  const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   if (run.state.owner.is_device())
     return settle(run, regions_[run.state.owner.device_number()]->protect(run.range), Step::protect,
                   requester);
@@ -35,6 +36,7 @@ Status CoherentFile::protect(Run& run, AgentId requester) noexcept {
 
 Status CoherentFile::copy_home(Run& run, AgentId requester) noexcept {
   const unsigned d = run.state.owner.device_number();
+  const trace::Range range(tracer_, trace::Kind::copy_back, granule_.bytes_of(run.range.count));
   const Progress p = regions_[d]->copy_home(run.range, *this);
   Counters& counters = devices_[d]->counters();
   Counters::add(counters.granules_copied_back, p.done.value);
@@ -62,13 +64,18 @@ Status CoherentFile::revoke(Run& run, Step step, AgentId requester) noexcept {
   const bool from_cpu =
       step == Step::revoke_others && !requester.is_cpu() && run.state.may_read(AgentId::cpu());
   const ViewGate::Pass pass(view_gate_);
-  const Status status = from_cpu ? set_views(run, nullptr, os::Protection::none) : Status{};
+  Status status;
+  if (from_cpu) {
+    const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
+    status = set_views(run, nullptr, os::Protection::none);
+  }
   const Status settled =
       settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, step, requester);
   return first_error.is_ok() ? settled : first_error;
 }
 
 Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId requester) noexcept {
+  const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   const Progress p = regions_[device]->release(run.range);
   mark_clean({run.range.first, p.done}, device);
   free_frames({run.range.first, p.done}, device);
@@ -81,10 +88,11 @@ Status CoherentFile::fill(Run& run, Step step, const Demand& demand) noexcept {
   const Progress frames = obtain_frames(run.range, d, demand);
   const GranuleRange with_frames{run.range.first, frames.done};
   if (with_frames.empty()) return settle(run, frames, step, demand.requester);
+  devices_[d]->trace_resident();
   // Dirty before the device can store: another of its threads may, as soon as the hardware lets it, and a
   // sync that begins after that store looks for what is dirty.
   if (step == Step::adopt) mark_dirty(with_frames, d);
-  Progress p = step == Step::fill ? region.fill(with_frames, *this) : region.adopt(with_frames);
+  Progress p = step == Step::fill ? copy_out(with_frames, region) : region.adopt(with_frames);
   const GranuleRange rest{with_frames.first + p.done, frames.done - p.done};
   if (step == Step::adopt) mark_clean(rest, d);
   free_frames(rest, d);
@@ -95,6 +103,11 @@ Status CoherentFile::fill(Run& run, Step step, const Demand& demand) noexcept {
     Counters::add(counters.bytes_filled, granule_.bytes_of(p.done).value);
   }
   return settle(run, p, step, demand.requester);
+}
+
+Progress CoherentFile::copy_out(GranuleRange run, device::Region& region) noexcept {
+  const trace::Range range(tracer_, trace::Kind::fill, granule_.bytes_of(run.count));
+  return region.fill(run, *this);
 }
 
 Status CoherentFile::grant_to_host(Run& run, Step step, const Demand& demand) noexcept {

@@ -61,9 +61,9 @@ bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) no
 void CoherentFile::take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept {
   const std::uint64_t most = std::max<std::uint64_t>(1, kRunBytesMax / granule_.bytes().value);
   const std::uint64_t count = std::min(wanted.value, most);
-  const bool unpinned = demand.shuts_out_host ||
-                        disturbs_pins(run.state, plan(run.state, demand.event, demand.requester),
-                                      demand.event, demand.requester);
+  const bool unpinned =
+      demand.shuts_out_host || disturbs_pins(run.state, plan(run.state, demand.event, demand.requester),
+                                             demand.event, demand.requester);
   while (run.range.count.value < count && directory_.try_begin(run.range.end(), unpinned, &run.state))
     run.range.count.value += 1;
 }

@@ -46,6 +46,10 @@ std::vector<GranuleRange> CoherentFile::dirty_runs(GranuleRange range) {
 
 Status CoherentFile::write_back(GranuleRange range, Patience patience) {
   const std::vector<GranuleRange> runs = dirty_runs(range);
+  if (runs.empty()) return {};
+  GranuleCount dirty{0};
+  for (const GranuleRange& run : runs) dirty.value += run.count.value;
+  const trace::Range traced(tracer_, trace::Kind::writeback, granule_.bytes_of(dirty));
   Status first_error;
   for (const GranuleRange& run : runs) {
     std::uint64_t at = run.first.value;
@@ -63,6 +67,7 @@ Status CoherentFile::write_back(GranuleRange range, Patience patience) {
 }
 
 Status CoherentFile::sync(GranuleRange range) {
+  const trace::Range traced(tracer_, trace::Kind::sync);
   const Status written = write_back(range, Patience::wait);
   // One at a time: the kernel reports a failed write to one fdatasync and success to the next, which must not
   // be taken for an answer before the bytes were written again.
