@@ -166,8 +166,8 @@ template <aprime::detail::WarpWord T>
 }
 
 /// Lets the other threads of the block run, and the other workers too when no thread of the block can. A loop
-/// that waits for another thread's store must call it. The duration is a hint, as in CUDA: it passes only when
-/// no thread of the block can run, and from 5 µs on.
+/// that waits for another thread's store must call it. The duration is a hint, as in CUDA: it passes only
+/// when no thread of the block can run, and from 5 µs on.
 inline void __nanosleep(unsigned nanoseconds) noexcept { aprime::detail::sleep_thread(nanoseconds); }
 
 inline void __threadfence() noexcept { aprime::detail::fence(); }
