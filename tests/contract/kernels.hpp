@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
 #include "aprime/lease.hpp"
 
@@ -19,6 +20,18 @@ APRIME_DEVICE inline std::size_t index_step() { return std::size_t{gridDim.x} * 
 struct CopyBytes {
   APRIME_DEVICE void operator()(LeasedSpan<const Byte> from, LeasedSpan<Byte> to) const {
     for (std::size_t i = first_index(); i < from.size() && i < to.size(); i += index_step()) to[i] = from[i];
+  }
+};
+
+/// By faults, in elements of more than a byte, because each access has its price.
+struct CopyOnDemand {
+  struct alignas(64) Chunk {
+    Byte bytes[64];
+  };
+
+  APRIME_DEVICE void operator()(device_span<const Chunk> from, device_span<Chunk> to) const {
+    for (std::size_t i = first_index(); i < from.size() && i < to.size(); i += index_step())
+      to.store(i, from.load(i));
   }
 };
 

@@ -81,6 +81,7 @@ void Scenario::run(const os::sys::FaultPlan& plan) {
   wait_for_flusher();
   copy_on_device(big_, granules(0, 5), small_, 1);
   sync(big_, 0, range(0, 3 * kGranule));
+  copy_on_demand(big_, granules(2, 2), small_, 0);
   move_about(big_);
   store_on_device(big_, granules(8, 2), 0);
   write_direct(big_, range(8 * kGranule + 4096, kGranule));
@@ -120,6 +121,7 @@ void Scenario::recover() {
     see_plain(*file, "what is on disk after recovery", all);
   }
   copy_on_device(big_, granules(0, 6), small_, 0);
+  copy_on_demand(big_, granules(6, 2), small_, 1);
   store_on_device(big_, granules(15, 5), 1);
   load_by_pointer(big_, range(0, big_.shadow.size()));
   store_by_pointer(big_, granules(16, 1));

@@ -61,6 +61,7 @@ class Scenario {
   void fill_on_device(ModelFile& file, ByteRange range, unsigned device);
   void store_on_device(ModelFile& file, ByteRange range, unsigned device);
   void copy_on_device(ModelFile& from, ByteRange range, ModelFile& to, unsigned device);
+  void copy_on_demand(ModelFile& from, ByteRange range, ModelFile& to, unsigned device);
   void read(ModelFile& file, ByteRange range, std::optional<HostAccess> how);
   void write(ModelFile& file, ByteRange range, std::optional<HostAccess> how);
   void read_direct(ModelFile& file, ByteRange range);

@@ -12,6 +12,7 @@
 namespace aprime::fault {
 
 using contract::CopyBytes;
+using contract::CopyOnDemand;
 using contract::kPage;
 using contract::range;
 using contract::StoreEverywhere;
@@ -100,6 +101,20 @@ void Scenario::copy_on_device(ModelFile& from, ByteRange r, ModelFile& to, unsig
     runtime_
         ->launch(kGrid, {.device = device, .name = "copy"}, CopyBytes{}, aprime::read(*source, r),
                  aprime::read_write(*target, r))
+        .wait();
+  });
+  outcome == Outcome::done ? to.shadow.copy(start_of(r), size_of(r), from.shadow, start_of(r))
+                           : to.shadow.copy_or_not(start_of(r), size_of(r), from.shadow, start_of(r));
+}
+
+void Scenario::copy_on_demand(ModelFile& from, ByteRange r, ModelFile& to, unsigned device) {
+  Mapping* source = holder_of(from);
+  Mapping* target = holder_of(to);
+  if (source == nullptr || target == nullptr || r.end().value > to.shadow.size()) return;
+  const Outcome outcome = attempt("copy by faults on the device", [&] {
+    runtime_
+        ->launch(kGrid, {.device = device, .name = "copy"}, CopyOnDemand{}, aprime::demand_read(*source, r),
+                 aprime::demand_read_write(*target, r))
         .wait();
   });
   outcome == Outcome::done ? to.shadow.copy(start_of(r), size_of(r), from.shadow, start_of(r))
