@@ -6,6 +6,20 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(Boost REQUIRED CONFIG COMPONENTS context)
 
+set(APRIME_HAVE_MOUNT OFF)
+if(APRIME_ENABLE_MOUNT)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(fuse3 QUIET fuse3>=3.14)
+  endif()
+  if(fuse3_FOUND)
+    set(APRIME_HAVE_MOUNT ON)
+  elseif(NOT APRIME_ENABLE_MOUNT STREQUAL "AUTO")
+    message(FATAL_ERROR "APRIME_ENABLE_MOUNT=${APRIME_ENABLE_MOUNT} needs pkg-config and libfuse 3.14 "
+                        "(libfuse3-dev); AUTO does without")
+  endif()
+endif()
+
 if(APRIME_BUILD_CLI OR APRIME_BUILD_TESTS OR APRIME_BUILD_BENCH)
   find_package(TBB REQUIRED)
   # A CUDA toolkit on PATH brings its own Thrust, which find_package would prefer to the distribution's.

@@ -23,6 +23,7 @@ MAY_INCLUDE = {
     "host/device/": ["include/aprime/", "host/sync/", "host/os/"],
     "host/engine/": ["include/aprime/", "host/sync/", "host/trace/", "host/os/", "host/device/",
                      "host/coherence/"],
+    "host/mount/": ["include/aprime/", "host/sync/", "host/os/"],
     "host/cli/": ["include/aprime/", "kernels/"],
     "kernels/": ["include/aprime/", "host/device/device.hpp"],
     "bench/": ["include/aprime/", "kernels/"],

@@ -14,6 +14,7 @@
 #include "host/cli/device_options.hpp"
 #include "host/cli/exit_code.hpp"
 #include "host/cli/info_command.hpp"
+#include "host/cli/mount_command.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/run_command.hpp"
 #include "kernels/workload.hpp"
@@ -121,6 +122,26 @@ void add_demo(CLI::App& app, std::string& path, DeviceChoice& choice, Action& ac
   });
 }
 
+void add_mount(CLI::App& app, MountRequest& request, Action& action) {
+  CLI::App* mount = app.add_subcommand("mount", "show the tree SOURCE on MOUNTPOINT");
+  mount->add_option("SOURCE", request.source, "directory whose tree is shown")->required();
+  mount->add_option("MOUNTPOINT", request.mountpoint, "directory to show it on, outside SOURCE")->required();
+  mount->add_flag("--foreground", request.foreground, "serve in this process; Ctrl-C unmounts");
+  mount->add_flag("--allow-other", request.options.allow_other, "let other users in, with their own rights");
+  add_device_options(*mount, request.device);
+  mount->callback([&request, &action] {
+    check_device_options(request.device);
+    action = [&request] { return mount_command(request); };
+  });
+}
+
+void add_unmount(CLI::App& app, std::string& mountpoint, bool& lazy, Action& action) {
+  CLI::App* unmount = app.add_subcommand("unmount", "end a mount, also one whose daemon is gone");
+  unmount->add_option("MOUNTPOINT", mountpoint, "where it is mounted")->required();
+  unmount->add_flag("--lazy", lazy, "at once, even while programs use it");
+  unmount->callback([&] { action = [&] { return unmount_command(mountpoint, lazy); }; });
+}
+
 int fail(const std::exception& error, int status) {
   fmt::print(stderr, "aprime: {}\n", error.what());
   return status;
@@ -138,6 +159,11 @@ int run(int argc, char** argv) {
   add_run(app, run_options, action);
   add_info(app, info_json, action);
   add_demo(app, demo_path, demo_choice, action);
+  MountRequest mount_request;
+  add_mount(app, mount_request, action);
+  std::string unmount_point;
+  bool unmount_lazily = false;
+  add_unmount(app, unmount_point, unmount_lazily, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,9 +16,9 @@ namespace {
 
 constexpr std::size_t kCalls = static_cast<std::size_t>(Call::count_);
 constexpr std::array<const char*, kCalls> kNames = {
-    "open",      "fstat",           "statx",     "fcntl",       "pread",        "pwrite",
-    "fdatasync", "sync_file_range", "ftruncate", "fallocate",   "fadvise",      "mmap",
-    "mprotect",  "madvise",         "ioctl",     "userfaultfd", "memfd_create", "sigaction",
+    "open",     "openat2",  "fstat",     "statx",           "fcntl",       "pread",        "pwrite",
+    "pwritev2", "fsync",    "fdatasync", "sync_file_range", "ftruncate",   "fallocate",    "fadvise",
+    "mmap",     "mprotect", "madvise",   "ioctl",           "userfaultfd", "memfd_create", "sigaction",
 };
 
 // Separate atomics rather than a locked struct: calls are made inside signal handlers. A plan is set before
@@ -70,6 +71,13 @@ int open(const char* path, int flags) noexcept {
   return hit(Call::open) ? -1 : ::open(path, flags | O_CLOEXEC);
 }
 
+int openat2(int directory, const char* path, const ::open_how& how) noexcept {
+  if (hit(Call::openat2)) return -1;
+  ::open_how closing = how;
+  closing.flags |= O_CLOEXEC;
+  return static_cast<int>(::syscall(SYS_openat2, directory, path, &closing, sizeof closing));
+}
+
 int fstat(int fd, struct ::stat* out) noexcept { return hit(Call::fstat) ? -1 : ::fstat(fd, out); }
 
 int statx(int fd, unsigned mask, struct ::statx* out) noexcept {
@@ -87,6 +95,14 @@ ssize_t pread(int fd, void* into, std::size_t size, std::int64_t at) noexcept {
 ssize_t pwrite(int fd, const void* from, std::size_t size, std::int64_t at) noexcept {
   return hit(Call::pwrite) ? -1 : ::pwrite(fd, from, size, at);
 }
+
+ssize_t pwritev2(int fd, const void* from, std::size_t size, std::int64_t at, int flags) noexcept {
+  if (hit(Call::pwritev2)) return -1;
+  const ::iovec part{const_cast<void*>(from), size};
+  return ::pwritev2(fd, &part, 1, at, flags);
+}
+
+int fsync(int fd) noexcept { return hit(Call::fsync) ? -1 : ::fsync(fd); }
 
 int fdatasync(int fd) noexcept { return hit(Call::fdatasync) ? -1 : ::fdatasync(fd); }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <linux/openat2.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -13,11 +14,14 @@ namespace aprime::os::sys {
 /// injection. (munmap, close, futex and signal masks fail only through a defect of the caller.)
 enum class Call : std::uint8_t {
   open,
+  openat2,
   fstat,
   statx,
   fcntl,
   pread,
   pwrite,
+  pwritev2,
+  fsync,
   fdatasync,
   sync_file_range,
   ftruncate,
@@ -55,14 +59,18 @@ std::uint64_t calls_made(Call call) noexcept;
 std::uint64_t faults_injected() noexcept;
 const char* name_of(Call call) noexcept;
 
-/// Each is the call of that name (see its manual page): -1 or MAP_FAILED, and errno, on failure. `open` adds
-/// O_CLOEXEC; `statx` looks at the descriptor itself; `fadvise` gives its error in errno too.
+/// Each is the call of that name (see its manual page): -1 or MAP_FAILED, and errno, on failure. `open` and
+/// `openat2` add O_CLOEXEC; `statx` looks at the descriptor itself; `fadvise` gives its error in errno too.
 int open(const char* path, int flags) noexcept;
+int openat2(int directory, const char* path, const ::open_how& how) noexcept;
 int fstat(int fd, struct ::stat* out) noexcept;
 int statx(int fd, unsigned mask, struct ::statx* out) noexcept;
 int fcntl(int fd, int command, int argument) noexcept;
 ssize_t pread(int fd, void* into, std::size_t size, std::int64_t at) noexcept;
 ssize_t pwrite(int fd, const void* from, std::size_t size, std::int64_t at) noexcept;
+/// With one buffer; `flags` as RWF_APPEND.
+ssize_t pwritev2(int fd, const void* from, std::size_t size, std::int64_t at, int flags) noexcept;
+int fsync(int fd) noexcept;
 int fdatasync(int fd) noexcept;
 int sync_file_range(int fd, std::int64_t at, std::int64_t size, unsigned flags) noexcept;
 int ftruncate(int fd, std::int64_t size) noexcept;

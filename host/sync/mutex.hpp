@@ -37,6 +37,11 @@ enum class LockRank : std::uint8_t {
   file_sync,
   /// A file's sticky writeback errors.
   errors,
+  /// One directory that a program has open through a mount: its listing. Held across reading the directory.
+  open_directory,
+  /// A mount's table of inodes; its pool of workers. Bounded work only.
+  inodes,
+  workers,
   /// A frame pool's table: bounded searches only. Taken on fault paths.
   frames,
 };

@@ -8,6 +8,7 @@
 #include "aprime/launch.hpp"
 #include "aprime/lease.hpp"
 #include "aprime/mapping.hpp"
+#include "aprime/mount.hpp"
 #include "aprime/runtime.hpp"
 #include "aprime/stats.hpp"
 #include "aprime/units.hpp"

@@ -12,6 +12,7 @@
 #include "aprime/access.hpp"
 #include "aprime/launch.hpp"
 #include "aprime/mapping.hpp"
+#include "aprime/mount.hpp"
 #include "aprime/stats.hpp"
 #include "aprime/units.hpp"
 
@@ -133,6 +134,13 @@ class Runtime {
         std::make_unique<detail::ClosureFor<Task, Args...>>(std::move(task), std::tuple(args...), name);
     return submit(options.device, name, nullptr, std::move(closure), std::move(requests));
   }
+
+  /// Shows the tree below the directory `source` on the directory `mountpoint`, outside it, served by threads
+  /// of this process. Programs use its files as those of any file system; what they write is in the source
+  /// when their call returns, by `mmap` after msync or munmap. \throws Error(cannot_open) what is wrong with
+  /// a path or with the system, and what to do;
+  ///         Error(resources) no threads, or a library that was built without libfuse (see `can_mount`)
+  Mount mount(const std::string& source, const std::string& mountpoint, const MountOptions& options = {});
 
   std::vector<DeviceInfo> devices() const;
   Stats stats() const;

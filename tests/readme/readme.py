@@ -24,6 +24,8 @@ def make_inputs(folder):
     numbers = array.array("I", ((i * 2654435761) % 2**32 for i in range(100_000)))
     (folder / "numbers.u32").write_bytes(numbers.tobytes())
     (folder / "data.bin").write_bytes(b"hay needle hay " * 700_000)
+    for name in ("tree", "shown"):
+        (folder / name).mkdir()
     (folder / "copy.txt").write_text("the quick brown fox\n" * 10_000)
 
 

@@ -1,0 +1,38 @@
+#include "host/mount/inode_table.hpp"
+
+#include <cassert>
+
+namespace aprime::mount {
+
+InodeTable::InodeTable(os::TreeNode root)
+    : root_(std::make_unique<Inode>(std::move(root), os::FileIdentity{})) {}
+
+Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes) {
+  const os::FileIdentity identity{attributes.st_dev, attributes.st_ino};
+  const sync::Lock lock(mutex_);
+  std::unique_ptr<Inode>& known = known_[identity];
+  if (known == nullptr) {
+    try {
+      known = std::make_unique<Inode>(std::move(node), identity);
+    } catch (...) {
+      known_.erase(identity);
+      throw;
+    }
+  }
+  known->lookups += 1;
+  return *known;
+}
+
+void InodeTable::forget(Inode& inode, std::uint64_t lookups) noexcept {
+  if (&inode == root_.get()) return;  // the kernel never looked it up
+  std::unique_ptr<Inode> gone;        // its descriptor is closed without the lock
+  const sync::Lock lock(mutex_);
+  assert(inode.lookups >= lookups);
+  inode.lookups -= lookups;
+  if (inode.lookups > 0) return;
+  const auto at = known_.find(inode.identity);
+  gone = std::move(at->second);
+  known_.erase(at);
+}
+
+}  // namespace aprime::mount

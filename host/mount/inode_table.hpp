@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "host/os/tree_node.hpp"
+#include "host/sync/mutex.hpp"
+
+namespace aprime::mount {
+
+/// An object of the source tree that the kernel knows. Lives from its first lookup until the kernel has
+/// forgotten every one of them, which is after the last open file on it was closed.
+struct Inode {
+  Inode(os::TreeNode held, os::FileIdentity named) noexcept : node(std::move(held)), identity(named) {}
+
+  const os::TreeNode node;
+  const os::FileIdentity identity;
+
+ private:
+  friend class InodeTable;
+  std::uint64_t lookups = 0;  // guarded by the table's mutex
+};
+
+/// The objects that the kernel knows, one for each (device, inode number): every name of a file leads to the
+/// same one. Each holds a descriptor, so an inode number cannot come to mean another file while it is here.
+/// Thread-safe.
+class InodeTable {
+ public:
+  explicit InodeTable(os::TreeNode root);
+
+  Inode& root() noexcept { return *root_; }
+  /// The inode of an object just looked up, with one lookup more. \throws std::bad_alloc
+  Inode& remember(os::TreeNode node, const struct ::stat& attributes);
+  /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
+  void forget(Inode& inode, std::uint64_t lookups) noexcept;
+
+ private:
+  struct Hash {
+    std::size_t operator()(const os::FileIdentity& id) const noexcept {
+      return static_cast<std::size_t>((id.inode ^ id.device << 48) * 0x9E3779B97F4A7C15u);
+    }
+  };
+
+  const std::unique_ptr<Inode> root_;
+  sync::Mutex mutex_{sync::LockRank::inodes};
+  std::unordered_map<os::FileIdentity, std::unique_ptr<Inode>, Hash> known_ APRIME_GUARDED_BY(mutex_);
+};
+
+}  // namespace aprime::mount

@@ -1,0 +1,97 @@
+#include "aprime/mount.hpp"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "aprime/error.hpp"
+#include "aprime/runtime.hpp"
+#include "host/mount/server.hpp"
+#include "host/os/mount_point.hpp"
+
+namespace aprime {
+namespace {
+
+using os::MountedThere;
+
+[[noreturn]] void refuse(const std::string& path, std::string_view why, int system_error = 0) {
+  throw Error(Errc::cannot_open, fmt::format("cannot use '{}': {}", path, why), path, system_error);
+}
+
+bool lies_in(const std::string& path, const std::string& directory) {
+  if (directory == "/") return true;
+  return path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/');
+}
+
+void require_free(const std::string& mountpoint) {
+  switch (os::mounted_at(mountpoint, mount::kFileSystemType)) {
+    case MountedThere::nothing:
+    case MountedThere::other: return;
+    case MountedThere::ours: refuse(mountpoint, "it is a mount of aprime already; unmount it first");
+    case MountedThere::ours_stale:
+    case MountedThere::other_stale:
+      refuse(mountpoint,
+             fmt::format("a stale mount is there, whose daemon is gone; remove it by `aprime unmount {}` "
+                         "(or fusermount3 -u)",
+                         mountpoint));
+  }
+}
+
+}  // namespace
+
+bool can_mount() noexcept { return true; }
+
+Mount::Mount(std::unique_ptr<mount::Server> server) noexcept : server_(std::move(server)) {}
+Mount::Mount(Mount&&) noexcept = default;
+
+Mount& Mount::operator=(Mount&& other) noexcept {
+  std::swap(server_, other.server_);
+  return *this;
+}
+
+Mount::~Mount() {
+  // After fork() there are no threads to end; the mount belongs to the parent.
+  if (server_ != nullptr && !server_->is_own_process()) static_cast<void>(server_.release());
+}
+
+const std::string& Mount::source() const noexcept { return server_->source_path(); }
+const std::string& Mount::mountpoint() const noexcept { return server_->mountpoint(); }
+void Mount::wait() const { server_->wait(); }
+
+void Mount::unmount() noexcept {
+  if (server_ != nullptr && server_->is_own_process()) server_->unmount();
+}
+
+Mount Runtime::mount(const std::string& source, const std::string& mountpoint, const MountOptions& options) {
+  const std::string from = os::canonical_path(source);
+  const std::string to = os::canonical_path(mountpoint);
+  require_free(to);
+  if (lies_in(to, from))
+    refuse(mountpoint,
+           fmt::format("it lies in '{}', so the mount would contain itself; mount elsewhere", from));
+  if (os::mounted_at(from, mount::kFileSystemType) != MountedThere::nothing &&
+      os::mounted_at(from, mount::kFileSystemType) != MountedThere::other)
+    refuse(source, "it is itself a mount of aprime; mount its source");
+  return Mount(std::make_unique<mount::Server>(from, to, options));
+}
+
+void unmount(const std::string& mountpoint, Unmount how) {
+  const std::string at = os::canonical_path(mountpoint);
+  const MountedThere found = os::mounted_at(at, mount::kFileSystemType);
+  if (found == MountedThere::nothing) refuse(mountpoint, "nothing is mounted there");
+  if (found == MountedThere::other || found == MountedThere::other_stale)
+    refuse(mountpoint, "what is mounted there is no mount of aprime; use umount");
+  // A dead mount has nobody to wait for.
+  const bool now = how == Unmount::now || found == MountedThere::ours_stale;
+  const int error = os::unmount_at(at, now ? os::Detach::now : os::Detach::when_idle);
+  if (error == 0) return;
+  if (error == EBUSY)
+    refuse(mountpoint,
+           fmt::format("programs use it (`fuser -vm {}` tells which); end them, or use --lazy", mountpoint),
+           error);
+  if (error == EPERM) refuse(mountpoint, "it is another user's, or programs use it; try --lazy", error);
+  refuse(mountpoint, std::strerror(error), error);
+}
+
+}  // namespace aprime

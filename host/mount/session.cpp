@@ -1,0 +1,151 @@
+#include "host/mount/session.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/fuse.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "host/os/failure.hpp"
+#include "host/sync/mutex.hpp"
+
+namespace aprime::mount {
+namespace {
+
+/// Shared mappings of files whose reads and writes are exact (FOPEN_DIRECT_IO). In the kernel since 6.6;
+/// libfuse 3.14 has no name for it. Of the second word of INIT flags.
+constexpr std::uint32_t kDirectIoAllowMmap2 = 1u << (36 - 32);
+
+/// libfuse reports by messages only, to one function for the whole process.
+class LastMessage {
+ public:
+  LastMessage() { ::fuse_set_log_func(&LastMessage::keep); }
+
+  std::string get() {
+    const sync::Lock lock(mutex());
+    return text();
+  }
+
+ private:
+  static sync::Mutex& mutex() {
+    static sync::Mutex mutex(sync::LockRank::errors);
+    return mutex;
+  }
+  static std::string& text() {
+    static std::string text;
+    return text;
+  }
+  static void keep(fuse_log_level, const char* format, va_list arguments) {
+    std::array<char, 512> line{};
+    static_cast<void>(std::vsnprintf(line.data(), line.size(), format, arguments));
+    const sync::Lock lock(mutex());
+    text() = line.data();
+    while (!text().empty() && text().back() == '\n') text().pop_back();
+  }
+};
+
+/// What the kernel offers in its INIT request and libfuse does not pass on.
+thread_local bool offers_mmap = false;
+
+ssize_t read_request(int fd, void* into, std::size_t size, void*) {
+  const ssize_t n = ::read(fd, into, size);
+  if (n < static_cast<ssize_t>(sizeof(::fuse_in_header))) return n;
+  ::fuse_in_header header;
+  std::memcpy(&header, into, sizeof header);
+  if (header.opcode != FUSE_INIT) return n;
+  ::fuse_init_in init{};
+  std::memcpy(&init, static_cast<const std::byte*>(into) + sizeof header,
+              std::min(sizeof init, static_cast<std::size_t>(n) - sizeof header));
+  offers_mmap = (init.flags & FUSE_INIT_EXT) != 0 && (init.flags2 & kDirectIoAllowMmap2) != 0;
+  return n;
+}
+
+/// The reply to INIT is written by the thread that read the request, as its next message.
+ssize_t write_reply(int fd, ::iovec* parts, int count, void*) {
+  if (offers_mmap && count == 2 && parts[1].iov_len == sizeof(::fuse_init_out)) {
+    offers_mmap = false;
+    ::fuse_init_out init;
+    std::memcpy(&init, parts[1].iov_base, sizeof init);
+    init.flags |= FUSE_INIT_EXT;
+    init.flags2 |= kDirectIoAllowMmap2;
+    std::memcpy(parts[1].iov_base, &init, sizeof init);
+  }
+  return ::writev(fd, parts, count);
+}
+
+class Arguments {
+ public:
+  Arguments(const std::string& source, const MountOptions& options) {
+    add("aprime");
+    std::string fsname = "fsname=";
+    for (const char c : source) {
+      if (c == ',' || c == '\\') fsname += '\\';
+      fsname += c;
+    }
+    add("-o");
+    add(fsname + ",subtype=aprime,default_permissions" + (options.allow_other ? ",allow_other" : ""));
+  }
+  ~Arguments() { ::fuse_opt_free_args(&list_); }
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+  fuse_args* get() noexcept { return &list_; }
+
+ private:
+  void add(const std::string& argument) {
+    if (::fuse_opt_add_arg(&list_, argument.c_str()) != 0) throw std::bad_alloc();
+  }
+  fuse_args list_ = FUSE_ARGS_INIT(0, nullptr);
+};
+
+}  // namespace
+
+Session::Session(const std::string& source, const std::string& mountpoint, const MountOptions& options,
+                 const fuse_lowlevel_ops& operations, void* userdata) {
+  LastMessage messages;
+  const auto refuse = [&](std::string_view what) {
+    if (session_ != nullptr) ::fuse_session_destroy(session_);
+    const std::string why = messages.get();
+    throw Error(Errc::cannot_open,
+                fmt::format("cannot mount on '{}': {}", mountpoint, why.empty() ? what : why), mountpoint);
+  };
+  if (::access("/dev/fuse", R_OK | W_OK) != 0)
+    throw Error(
+        Errc::cannot_open,
+        fmt::format("cannot mount on '{}': /dev/fuse: {}; load the kernel's fuse module, or allow the "
+                    "device to this user or container",
+                    mountpoint, std::strerror(errno)),
+        mountpoint, errno);
+  Arguments arguments(source, options);
+  session_ = ::fuse_session_new(arguments.get(), &operations, sizeof operations, userdata);
+  if (session_ == nullptr) refuse("libfuse refuses the options");
+  if (::fuse_session_mount(session_, mountpoint.c_str()) != 0)
+    refuse("is fusermount3 installed, and may this user write to the directory?");
+  constexpr fuse_custom_io kIo{write_reply, read_request, nullptr, nullptr};
+  if (::fuse_session_custom_io(session_, &kIo, ::fuse_session_fd(session_)) != 0) {
+    ::fuse_session_unmount(session_);
+    refuse("libfuse refuses its input and output functions");
+  }
+}
+
+Session::~Session() {
+  ::fuse_session_unmount(session_);
+  ::fuse_session_destroy(session_);
+}
+
+void Session::was_unmounted() noexcept {
+  // libfuse looks whether its descriptor is dead, as /dev/fuse is when the last user of a mount has gone.
+  // Open files keep it alive: put a dead one in its place.
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return;
+  ::close(ends[0]);
+  ::dup3(ends[1], ::fuse_session_fd(session_), O_CLOEXEC);
+  ::close(ends[1]);
+}
+
+}  // namespace aprime::mount

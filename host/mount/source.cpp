@@ -1,0 +1,40 @@
+#include "host/mount/source.hpp"
+
+namespace aprime::mount {
+
+int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* entry) {
+  os::TreeNode node;
+  const int error = parent.node.look_up(name, &node);
+  return error != 0 ? error : remember(std::move(node), entry);
+}
+
+int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
+  const int error = node.stat(&entry->attr);
+  if (error != 0) return error;
+  entry->ino = id_of(inodes_.remember(std::move(node), entry->attr));
+  entry->attr_timeout = kBelieveSeconds;
+  entry->entry_timeout = kBelieveSeconds;
+  return 0;
+}
+
+void Source::keep(std::unique_ptr<Opened> opened) {
+  const Opened* const key = opened.get();
+  const sync::Lock lock(opened_mutex_);
+  opened_[key] = std::move(opened);
+}
+
+void Source::close(const Opened& opened) noexcept {
+  std::unique_ptr<Opened> gone;  // is closed without the lock
+  const sync::Lock lock(opened_mutex_);
+  const auto at = opened_.find(&opened);
+  gone = std::move(at->second);
+  opened_.erase(at);
+}
+
+int reply_entry(fuse_req_t request, Source& source, const fuse_entry_param& entry) noexcept {
+  // Fails if the caller was killed meanwhile.
+  if (::fuse_reply_entry(request, &entry) != 0) source.take_back(entry);
+  return kReplied;
+}
+
+}  // namespace aprime::mount

@@ -1,0 +1,155 @@
+// Names: look up, create, remove, rename.
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "host/mount/source.hpp"
+#include "host/os/acting_as.hpp"
+
+namespace aprime::mount {
+namespace {
+
+/// Whom a new object shall belong to.
+class Caller {
+ public:
+  explicit Caller(fuse_req_t request) : context_(*::fuse_req_ctx(request)) {
+    if (!os::ActingAs::is_needed(context_.uid, context_.gid)) return;
+    std::array<gid_t, 64> few;
+    const int count = ::fuse_req_getgroups(request, static_cast<int>(few.size()), few.data());
+    if (count <= 0) return;  // not told: then the caller's first group has to do
+    groups_.assign(few.begin(),
+                   few.begin() + std::min<std::size_t>(few.size(), static_cast<std::size_t>(count)));
+    if (groups_.size() == static_cast<std::size_t>(count)) return;
+    groups_.resize(static_cast<std::size_t>(count));
+    if (::fuse_req_getgroups(request, count, groups_.data()) < count) groups_.resize(few.size());
+  }
+
+  /// Runs `create` with the caller's rights.
+  template <class Fn>
+  int as_caller(Fn&& create) const noexcept {
+    const os::ActingAs acting(context_.uid, context_.gid, groups_);
+    return create();
+  }
+
+ private:
+  const fuse_ctx context_;
+  std::vector<gid_t> groups_;
+};
+
+/// Creates an object with the caller's rights and replies with its entry.
+template <class Fn>
+void create_entry(fuse_req_t request, fuse_ino_t parent, const char* name, Fn&& create) noexcept {
+  answer(request, [&](Source& source) {
+    Inode& directory = source.inode(parent);
+    const Caller caller(request);
+    int error = caller.as_caller([&] { return create(source, directory.node); });
+    if (error != 0) return error;
+    fuse_entry_param entry{};
+    error = source.look_up(directory, name, &entry);
+    return error != 0 ? error : reply_entry(request, source, entry);
+  });
+}
+
+void look_up(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  answer(request, [&](Source& source) {
+    fuse_entry_param entry{};
+    const int error = source.look_up(source.inode(parent), name, &entry);
+    return error != 0 ? error : reply_entry(request, source, entry);
+  });
+}
+
+void forget(fuse_req_t request, fuse_ino_t id, std::uint64_t lookups) {
+  auto& source = *static_cast<Source*>(::fuse_req_userdata(request));
+  source.inodes().forget(source.inode(id), lookups);
+  ::fuse_reply_none(request);
+}
+
+void forget_many(fuse_req_t request, std::size_t count, fuse_forget_data* forgets) {
+  auto& source = *static_cast<Source*>(::fuse_req_userdata(request));
+  for (std::size_t i = 0; i < count; ++i)
+    source.inodes().forget(source.inode(forgets[i].ino), forgets[i].nlookup);
+  ::fuse_reply_none(request);
+}
+
+void make_directory(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
+  create_entry(request, parent, name,
+               [&](Source&, const os::TreeNode& directory) { return directory.make_directory(name, mode); });
+}
+
+void make_node(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
+  create_entry(request, parent, name, [&](Source&, const os::TreeNode& directory) {
+    return directory.make_node(name, mode, device);
+  });
+}
+
+void make_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
+  create_entry(request, parent, name,
+               [&](Source&, const os::TreeNode& directory) { return directory.make_symlink(name, target); });
+}
+
+void link(fuse_req_t request, fuse_ino_t id, fuse_ino_t new_parent, const char* new_name) {
+  answer(request, [&](Source& source) {
+    Inode& directory = source.inode(new_parent);
+    // Not as the caller: the name of another's file gets no new owner, and the kernel has checked the rest.
+    int error = directory.node.link(new_name, source.inode(id).node);
+    if (error != 0) return error;
+    fuse_entry_param entry{};
+    error = source.look_up(directory, new_name, &entry);
+    return error != 0 ? error : reply_entry(request, source, entry);
+  });
+}
+
+void remove(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  answer(request, [&](Source& source) { return source.inode(parent).node.remove(name); });
+}
+
+void remove_directory(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  answer(request, [&](Source& source) { return source.inode(parent).node.remove_directory(name); });
+}
+
+void rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
+            const char* new_name, unsigned flags) {
+  answer(request, [&](Source& source) {
+    return source.inode(parent).node.rename(name, source.inode(new_parent).node, new_name, flags);
+  });
+}
+
+void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
+  answer(request, [&](Source& source) {
+    Inode& directory = source.inode(parent);
+    const Caller caller(request);
+    os::Descriptor opened;
+    const int flags = backing_flags(info->flags) | (info->flags & O_EXCL);
+    int error = caller.as_caller([&] { return directory.node.create(name, flags, mode, &opened); });
+    if (error != 0) return error;
+    fuse_entry_param entry{};
+    error = source.look_up(directory, name, &entry);
+    if (error != 0) return error;
+    if (!S_ISREG(entry.attr.st_mode)) {
+      source.take_back(entry);  // somebody put another object there between the two steps
+      return EEXIST;
+    }
+    return reply_create(request, source, entry, std::move(opened), *info);
+  });
+}
+
+}  // namespace
+
+void add_tree_operations(fuse_lowlevel_ops& table) noexcept {
+  table.lookup = look_up;
+  table.forget = forget;
+  table.forget_multi = forget_many;
+  table.mkdir = make_directory;
+  table.mknod = make_node;
+  table.symlink = make_symlink;
+  table.link = link;
+  table.unlink = remove;
+  table.rmdir = remove_directory;
+  table.rename = rename;
+  table.create = create;
+}
+
+}  // namespace aprime::mount

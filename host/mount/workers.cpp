@@ -1,0 +1,153 @@
+#include "host/mount/workers.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <system_error>
+
+#include "host/mount/fuse.hpp"
+#include "host/os/acting_as.hpp"
+#include "host/os/failure.hpp"
+
+namespace aprime::mount {
+namespace {
+
+constexpr unsigned kIdleMax = 3;
+constexpr std::size_t kWorkersMax = 4096;
+
+os::Descriptor make_event() {
+  os::Descriptor event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event) throw os::failure(Errc::resources, "cannot make an event descriptor", errno);
+  return event;
+}
+
+/// A thread that takes no signal which is meant for the program; it does take its own faults.
+std::thread start_quiet_thread(auto body) {
+  sigset_t all, before;
+  ::sigfillset(&all);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) ::sigdelset(&all, fault);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread;
+  try {
+    thread = std::thread(std::move(body));
+  } catch (...) {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+}  // namespace
+
+Workers::Workers(fuse_session& session) : session_(session), stop_event_(make_event()) {}
+
+Workers::~Workers() { stop(); }
+
+void Workers::start() {
+  // Several workers may see the same request arrive; all but one of them must find nothing, and not sleep on.
+  const int fd = ::fuse_session_fd(&session_);
+  if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) != 0)
+    throw os::failure(Errc::resources, "cannot prepare /dev/fuse", errno);
+  const sync::Lock lock(mutex_);
+  add_worker();
+}
+
+void Workers::add_worker() {
+  running_.emplace_back();
+  const auto self = std::prev(running_.end());
+  try {
+    *self = start_quiet_thread([this, self] { run(self); });
+  } catch (...) {
+    running_.erase(self);
+    throw;
+  }
+  ++idle_;
+}
+
+void Workers::run(std::list<std::thread>::iterator self) noexcept {
+  os::drop_mode_mask_of_thread();
+  serve();
+  const sync::Lock lock(mutex_);
+  finished_.splice(finished_.end(), running_, self);
+  if (running_.empty()) ended_.notify_all();
+}
+
+void Workers::serve() noexcept {
+  fuse_buf request{};
+  while (wait_for_request()) {
+    const int got = ::fuse_session_receive_buf(&session_, &request);
+    if (got == -EAGAIN || got == -EINTR) continue;
+    if (got <= 0) break;  // unmounted
+    begin_work();
+    ::fuse_session_process_buf(&session_, &request);
+    if (!end_work()) {
+      std::free(request.mem);
+      return;
+    }
+  }
+  std::free(request.mem);
+  const sync::Lock lock(mutex_);
+  --idle_;
+}
+
+bool Workers::wait_for_request() noexcept {
+  std::array<pollfd, 2> what{{{::fuse_session_fd(&session_), POLLIN, 0}, {stop_event_.get(), POLLIN, 0}}};
+  for (;;) {
+    const int ready = ::poll(what.data(), what.size(), -1);
+    if (ready < 0 && errno == EINTR) continue;
+    return ready > 0 && what[1].revents == 0;
+  }
+}
+
+void Workers::begin_work() noexcept {
+  std::list<std::thread> to_join;
+  {
+    const sync::Lock lock(mutex_);
+    to_join.swap(finished_);
+    if (--idle_ == 0 && running_.size() < kWorkersMax && !is_stopping_) {
+      try {
+        add_worker();
+      } catch (const std::system_error&) {
+        // No more threads to be had: requests wait in the kernel until a worker is done.
+      } catch (const std::bad_alloc&) {
+      }
+    }
+  }
+  for (std::thread& thread : to_join) thread.join();
+}
+
+bool Workers::end_work() noexcept {
+  const sync::Lock lock(mutex_);
+  if (idle_ >= kIdleMax) return false;
+  ++idle_;
+  return true;
+}
+
+void Workers::wait() {
+  std::list<std::thread> to_join;
+  {
+    const sync::Lock lock(mutex_);
+    while (!running_.empty()) ended_.wait(mutex_);
+    to_join.swap(finished_);
+  }
+  for (std::thread& thread : to_join) thread.join();
+}
+
+void Workers::stop() noexcept {
+  {
+    const sync::Lock lock(mutex_);
+    is_stopping_ = true;
+  }
+  const std::uint64_t one = 1;
+  static_cast<void>(::write(stop_event_.get(), &one, sizeof one));
+  wait();
+}
+
+}  // namespace aprime::mount

@@ -1,0 +1,111 @@
+#include "host/os/mount_point.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+#include "host/os/failure.hpp"
+
+namespace aprime::os {
+namespace {
+
+/// Undoes the octal escapes of /proc/self/mountinfo.
+std::string unescaped(std::string_view text) {
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      plain += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
+
+/// The type of the file system mounted there last; empty if there is none.
+std::string type_mounted_at(const std::string& path) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  std::string found;
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream fields(line);
+    std::string id, parent, device, root, point, word;
+    fields >> id >> parent >> device >> root >> point;
+    if (unescaped(point) != path) continue;
+    while (fields >> word && word != "-") {
+    }
+    fields >> found;
+  }
+  return found;
+}
+
+std::string real_path(const std::string& path) {
+  const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+  return real != nullptr ? real.get() : "";
+}
+
+int run_fusermount(const std::string& path, Detach how) {
+  std::string program = "fusermount3", unmount = how == Detach::now ? "-uqz" : "-uq", end = "--", at = path;
+  char* arguments[] = {program.data(), unmount.data(), end.data(), at.data(), nullptr};
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  pid_t child = 0;
+  const int error = ::posix_spawnp(&child, program.c_str(), &actions, nullptr, arguments, environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) return error;
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0)
+    if (errno != EINTR) return errno;
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : EPERM;
+}
+
+}  // namespace
+
+std::string canonical_path(const std::string& path) {
+  std::string real = real_path(path);
+  struct ::stat s {};
+  int error = real.empty() ? errno : 0;
+  if (error == 0 && ::stat(real.c_str(), &s) == 0 && !S_ISDIR(s.st_mode)) error = ENOTDIR;
+  if (error == 0) return real;
+  if (error == ENOTCONN) {
+    std::string whole = path;
+    while (whole.size() > 1 && whole.back() == '/') whole.pop_back();
+    const std::size_t slash = whole.rfind('/');
+    const std::string parent = slash == std::string::npos ? "." : whole.substr(0, slash + 1);
+    real = real_path(parent);
+    if (!real.empty()) return real + (real == "/" ? "" : "/") + whole.substr(slash + 1);
+  }
+  const std::string why = error == ENOENT    ? "no such directory"
+                          : error == ENOTDIR ? "it is no directory"
+                                             : failure(Errc::cannot_open, "the system says", error).what();
+  throw Error(Errc::cannot_open, fmt::format("cannot use '{}': {}", path, why), path, error);
+}
+
+MountedThere mounted_at(const std::string& canonical, std::string_view type) {
+  const std::string found = type_mounted_at(canonical);
+  if (found.empty()) return MountedThere::nothing;
+  struct ::stat s {};
+  const bool is_stale = ::lstat(canonical.c_str(), &s) != 0 && errno == ENOTCONN;
+  if (found != type) return is_stale ? MountedThere::other_stale : MountedThere::other;
+  return is_stale ? MountedThere::ours_stale : MountedThere::ours;
+}
+
+int unmount_at(const std::string& canonical, Detach how) {
+  if (::geteuid() != 0) return run_fusermount(canonical, how);
+  const int flags = UMOUNT_NOFOLLOW | (how == Detach::now ? MNT_DETACH : 0);
+  return ::umount2(canonical.c_str(), flags) == 0 ? 0 : errno;
+}
+
+}  // namespace aprime::os

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace aprime::os {
+
+/// What is mounted at a path.
+enum class MountedThere : std::uint8_t {
+  nothing,      ///< it is no mount point
+  ours,         ///< a mount of aprime that is served
+  ours_stale,   ///< a mount of aprime whose daemon is gone: every access fails with ENOTCONN
+  other,        ///< another file system
+  other_stale,  ///< the same, of a FUSE daemon that is gone
+};
+
+/// The absolute path of a directory without symbolic links, also of a stale mount point (which realpath
+/// cannot look at).
+/// \throws Error(cannot_open) if it is missing or no directory
+std::string canonical_path(const std::string& path);
+
+/// Looks at what is mounted at exactly this path, the topmost if there are several. `type` is the file system
+/// type that is ours.
+MountedThere mounted_at(const std::string& canonical, std::string_view type);
+
+/// How to unmount.
+enum class Detach : std::uint8_t {
+  when_idle,  ///< fail with EBUSY while a program has a file open or its working directory there
+  now,        ///< at once for new accesses; open files go on to work as long as they are served
+};
+/// Unmounts what is mounted there: as root by the system call, as an ordinary user by fusermount3, which may
+/// unmount the user's own mounts. Returns 0 or an errno (EPERM whenever fusermount3 fails, which does not say
+/// why).
+int unmount_at(const std::string& canonical, Detach how);
+
+}  // namespace aprime::os

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace aprime {
+
+/// How to mount.
+struct MountOptions {
+  /// Let other users in, with their own rights. By default only the user who mounts gets in, not even root
+  /// where that is somebody else. For ordinary users /etc/fuse.conf must say `user_allow_other`.
+  bool allow_other = false;
+};
+
+namespace mount {
+class Server;
+}
+
+/// A mount made by `Runtime::mount`, served by threads of this process until it is unmounted. A handle:
+/// move-only. Members may be called by several threads at once, except moves.
+class Mount {
+ public:
+  Mount() = default;
+  explicit Mount(std::unique_ptr<mount::Server> server) noexcept;
+  Mount(Mount&&) noexcept;
+  Mount& operator=(Mount&&) noexcept;
+  /// As `unmount`.
+  ~Mount();
+
+  /// Absolute, without symbolic links.
+  const std::string& source() const noexcept;
+  const std::string& mountpoint() const noexcept;
+
+  /// Waits until it is no longer mounted: `unmount` was called, or somebody unmounted it from outside.
+  void wait() const;
+  /// Ends the mount: pages that programs have stored to by `mmap` are written to their files, then new
+  /// accesses no longer get there and open files fail (ENOTCONN). Returns when no request is served any more.
+  void unmount() noexcept;
+
+ private:
+  std::unique_ptr<mount::Server> server_;
+};
+
+/// Whether this build of the library can mount.
+bool can_mount() noexcept;
+
+/// What to do about programs that use the mount.
+enum class Unmount : std::uint8_t {
+  /// Fail while a program has a file open or its working directory there.
+  when_idle,
+  /// Take it out of the tree at once.
+  now,
+};
+/// Unmounts a mount of aprime from outside; also one whose process is gone. \throws Error(cannot_open) that
+/// says what is there instead, or what keeps it busy
+void unmount(const std::string& mountpoint, Unmount how = Unmount::when_idle);
+
+}  // namespace aprime

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""A mount begins and ends cleanly; what cannot work is refused in one clear line; nothing written is lost."""
+
+import errno
+import mmap
+import os
+import signal
+import time
+import unittest
+
+from mounted import LIBC, MountedTest, is_mounted
+
+
+class Lifecycle(MountedTest):
+    def write(self, path, content):
+        with open(path, "wb") as f:
+            f.write(content)
+
+    def assert_mount_refused(self, source, mountpoint, names):
+        for options in (["--foreground"], []):
+            arguments = ["mount", source, mountpoint, "--device-memory", "1M", *options]
+            self.assert_refused(1, *arguments, names=names)
+
+    def wait_until_unmounted(self):
+        deadline = time.monotonic() + 60
+        while is_mounted(self.mountpoint):
+            self.assertLess(time.monotonic(), deadline, "still mounted")
+            time.sleep(0.01)
+
+    def test_bad_paths_are_refused(self):
+        missing, file = os.path.join(self.directory, "missing"), self.file(b"")
+        self.assert_mount_refused(missing, self.mountpoint, [missing, "no such directory"])
+        self.assert_mount_refused(self.source, missing, [missing, "no such directory"])
+        self.assert_mount_refused(file, self.mountpoint, [file, "no directory"])
+        self.assert_mount_refused(self.source, file, [file, "no directory"])
+        os.mkdir(self.plain("inside"))
+        self.assert_mount_refused(self.source, self.plain("inside"), [self.plain("inside"), "contain itself"])
+        self.assert_mount_refused(self.source, self.source, [self.source, "contain itself"])
+        self.assert_refused(2, "mount", self.source, names="MOUNTPOINT")
+        self.assert_refused(1, "unmount", missing, names=[missing, "no such directory"])
+        self.assert_refused(1, "unmount", self.source, names=[self.source, "nothing is mounted"])
+        self.assert_refused(1, "unmount", "/proc", names=["/proc", "no mount of aprime"])
+        self.assertFalse(is_mounted(self.mountpoint))
+
+    def test_second_mount_on_a_mount_is_refused(self):
+        self.start_mount()
+        self.assert_mount_refused(self.source, self.mountpoint, [self.mountpoint, "mount of aprime already"])
+
+    def test_background_mount_and_unmount(self):
+        process = self.aprime("mount", self.source, self.mountpoint, "--device-memory", "1M")
+        self.assertEqual((process.returncode, process.stdout, process.stderr), (0, b"", b""))
+        self.write(self.at("file"), b"text")
+        self.assertEqual(self.content(self.plain("file")), b"text")
+        with open(self.at("file"), "rb"):
+            self.assert_refused(1, "unmount", self.mountpoint, names=[self.mountpoint, "use it"])
+        process = self.aprime("unmount", self.mountpoint)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.assertFalse(is_mounted(self.mountpoint))
+
+    def test_unmounted_from_outside_while_a_file_is_open(self):
+        self.start_mount()
+        with open(self.at("file"), "w+b", buffering=0) as f:
+            f.write(b"before")
+            process = self.aprime("unmount", "--lazy", self.mountpoint)
+            self.assertEqual((process.returncode, process.stderr), (0, b""))
+            self.assertFalse(is_mounted(self.mountpoint))
+            # Open files are served until the last one is closed; then the daemon ends by itself.
+            f.write(b" and after")
+            self.assertIsNone(self.daemon.poll())
+        self.assertEqual(self.daemon.wait(timeout=60), 0)
+        self.assertEqual(self.content(self.plain("file")), b"before and after")
+
+    def test_sigterm_writes_stored_pages_back_and_unmounts(self):
+        self.start_mount()
+        self.write(self.at("file"), bytes(8 * 4096))
+        fd = os.open(self.at("file"), os.O_RDWR)
+        with mmap.mmap(fd, 0) as m:
+            for page in range(8):
+                m[page * 4096:page * 4096 + 6] = b"stored"
+            self.daemon.send_signal(signal.SIGTERM)
+            self.assertEqual(self.daemon.wait(timeout=60), 0)
+            self.assertFalse(is_mounted(self.mountpoint))
+            self.assertEqual(self.content(self.plain("file")), (b"stored" + bytes(4090)) * 8)
+        for function in (lambda: os.pread(fd, 1, 0), lambda: os.close(fd)):
+            with self.assertRaises(OSError) as caught:
+                function()
+            self.assertIn(caught.exception.errno, (errno.ENOTCONN, errno.ECONNABORTED))
+
+    def test_killed_daemon_leaves_the_tree_whole_and_a_stale_mount_that_is_recognised(self):
+        self.start_mount()
+        fd = os.open(self.at("file"), os.O_CREAT | os.O_RDWR)
+        os.write(fd, b"synced")
+        os.fsync(fd)
+        os.mkdir(self.at("directory"))
+        self.daemon.kill()
+        self.daemon.wait(timeout=60)
+        with self.assertRaises(OSError):
+            os.close(fd)
+        self.assertEqual(self.content(self.plain("file")), b"synced")
+        self.assertEqual(sorted(os.listdir(self.source)), ["directory", "file"])
+        self.assert_mount_refused(self.source, self.mountpoint, [self.mountpoint, "stale"])
+        self.assert_mount_refused(self.source, self.mountpoint + "/", [self.mountpoint, "stale"])
+        process = self.aprime("unmount", self.mountpoint)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.assertFalse(is_mounted(self.mountpoint))
+        self.start_mount()
+        self.assertEqual(self.content(self.at("file")), b"synced")
+
+    def test_without_descriptors_errors_are_told_and_it_goes_on(self):
+        for n in range(200):
+            self.write(self.plain(f"file {n}"), b"%d" % n)
+        self.start_mount(prefix=["prlimit", "--nofile=100:100"])
+        seen = set()
+        opened = []
+        self.addCleanup(lambda: [f.close() for f in opened])
+        for n in range(200):
+            try:
+                opened.append(open(self.at(f"file {n}"), "rb", buffering=0))
+            except OSError as error:
+                seen.add(error.errno)
+        self.assertEqual(seen, {errno.EMFILE})
+        self.assertGreater(len(opened), 10)
+        for n, f in enumerate(opened[:5]):
+            self.assertEqual(f.read(), b"%d" % n)
+        while opened:
+            opened.pop().close()
+        # The kernel gives back what it no longer needs when its caches are emptied; here, when names go.
+        for n in range(50):
+            os.unlink(self.plain(f"file {n}"))
+        time.sleep(1.1)
+        for n in range(50):
+            self.assertFalse(os.path.exists(self.at(f"file {n}")))
+        self.assertEqual(self.content(self.at("file 150")), b"150")
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
+    def test_full_source(self):
+        self.assertEqual(LIBC.mount(b"none", self.source.encode(), b"tmpfs", 0, b"size=256k"), 0)
+        self.addCleanup(LIBC.umount2, self.source.encode(), 2)
+        self.start_mount()
+        with open(self.at("file"), "wb", buffering=0) as f:
+            with self.assertRaises(OSError) as caught:
+                for _ in range(100):
+                    self.assertGreater(f.write(b"x" * 8192), 0)
+            self.assertEqual(caught.exception.errno, errno.ENOSPC)
+            size = os.fstat(f.fileno()).st_size
+            f.truncate(4096)
+            f.write(b"y" * 100)
+        self.assertGreater(size, 100000)
+        self.assertEqual(self.content(self.plain("file"))[:4096], b"x" * 4096)
+        self.end_daemon(self.daemon)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""A mount is a file system as a person expects one: operations do what they do on the source itself."""
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import subprocess
+import unittest
+
+from command import APRIME
+from mounted import LIBC, MountedTest, run_as
+
+PUNCH_HOLE, KEEP_SIZE, COLLAPSE_RANGE, ZERO_RANGE = 2, 1, 8, 16
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+AT_FDCWD = -100
+NOBODY = 65534
+
+
+def check(result):
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def fallocate(fd, mode, offset, size):
+    check(LIBC.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(size)))
+
+
+def rename_with(flags, old, new):
+    check(LIBC.renameat2(AT_FDCWD, old.encode(), AT_FDCWD, new.encode(), flags))
+
+
+class Tree(MountedTest):
+    def setUp(self):
+        super().setUp()
+        self.start_mount()
+
+    def assert_fails(self, error, function, *arguments, **options):
+        with self.assertRaises(OSError) as caught:
+            function(*arguments, **options)
+        self.assertEqual(caught.exception.errno, error)
+
+    def write(self, path, content):
+        with open(path, "wb") as f:
+            f.write(content)
+
+    def test_names_are_those_of_the_source(self):
+        self.write(self.at("file"), b"text")
+        os.mkdir(self.at("directory"))
+        os.symlink("file", self.at("symlink"))
+        os.link(self.at("file"), self.at("link"))
+        os.link(self.at("symlink"), self.at("second symlink"), follow_symlinks=False)
+        os.mkfifo(self.at("fifo"))
+        for path in (self.mountpoint, self.source):
+            self.assertEqual(sorted(os.listdir(path)),
+                             ["directory", "fifo", "file", "link", "second symlink", "symlink"])
+        self.assertEqual(self.content(self.plain("link")), b"text")
+        self.assertEqual(os.stat(self.at("file")).st_nlink, 2)
+        self.assertTrue(os.path.samefile(self.at("file"), self.at("link")))
+        self.assertEqual(os.readlink(self.at("second symlink")), "file")
+        self.assertEqual(self.content(self.at("symlink")), b"text")
+        self.assertTrue(stat.S_ISFIFO(os.stat(self.at("fifo")).st_mode))
+        os.unlink(self.at("link"))
+        self.assert_fails(errno.ENOENT, os.stat, self.at("link"))
+        self.assert_fails(errno.ENOTDIR, os.rmdir, self.at("file"))
+        self.assert_fails(errno.EISDIR, os.unlink, self.at("directory"))
+        self.write(self.at("directory", "inner"), b"")
+        self.assert_fails(errno.ENOTEMPTY, os.rmdir, self.at("directory"))
+        self.assert_fails(errno.EEXIST, os.open, self.at("file"), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        self.assert_fails(errno.ENAMETOOLONG, os.mkdir, self.at("n" * 256))
+        os.unlink(self.at("directory", "inner"))
+        os.rmdir(self.at("directory"))
+        self.assertFalse(os.path.exists(self.plain("directory")))
+
+    def test_large_directory_is_listed_whole(self):
+        names = sorted(f"entry {n:04} with a name that fills the reply" for n in range(1500))
+        for name in names:
+            self.write(self.plain(name), b"")
+        self.assertEqual(sorted(os.listdir(self.mountpoint)), names)
+        with os.scandir(self.mountpoint) as entries:  # removed while it is read, as rm -r does
+            for entry in entries:
+                os.unlink(entry.path)
+        self.assertEqual(os.listdir(self.source), [])
+
+    def test_rename_with_and_without_flags(self):
+        self.write(self.at("a"), b"a")
+        self.write(self.at("b"), b"b")
+        self.assert_fails(errno.EEXIST, rename_with, RENAME_NOREPLACE, self.at("a"), self.at("b"))
+        rename_with(RENAME_EXCHANGE, self.at("a"), self.at("b"))
+        self.assertEqual((self.content(self.at("a")), self.content(self.plain("b"))), (b"b", b"a"))
+        with open(self.at("b"), "rb") as replaced:
+            os.rename(self.at("a"), self.at("b"))
+            self.assertEqual(replaced.read(), b"a")
+        self.assertEqual(os.listdir(self.source), ["b"])
+        os.mkdir(self.at("into"))
+        os.rename(self.at("b"), self.at("into", "c"))
+        self.assertEqual(self.content(self.at("into", "c")), b"b")
+
+    def test_unlinked_file_lives_while_it_is_open(self):
+        with open(self.at("file"), "w+b") as f:
+            f.write(b"before")
+            f.flush()
+            os.unlink(self.at("file"))
+            self.assertEqual(os.listdir(self.source), [])
+            f.write(b" after")
+            f.flush()
+            os.fsync(f.fileno())
+            self.assertEqual(os.pread(f.fileno(), 100, 0), b"before after")
+            self.assertEqual(os.fstat(f.fileno()).st_size, 12)
+            os.truncate(f.fileno(), 3)
+            self.assertEqual(os.pread(f.fileno(), 100, 0), b"bef")
+
+    def test_attributes(self):
+        self.write(self.at("file"), b"x" * 5000)
+        os.chmod(self.at("file"), 0o640)
+        os.utime(self.at("file"), ns=(1_000_000_001, 2_000_000_002))
+        here, there = os.stat(self.at("file")), os.stat(self.plain("file"))
+        for name in ("st_mode", "st_size", "st_ino", "st_uid", "st_gid", "st_nlink", "st_mtime_ns",
+                     "st_atime_ns", "st_blocks"):
+            self.assertEqual(getattr(here, name), getattr(there, name), name)
+        self.assertEqual((here.st_atime_ns, here.st_mtime_ns), (1_000_000_001, 2_000_000_002))
+        os.symlink("nowhere", self.at("symlink"))
+        os.utime(self.at("symlink"), ns=(3, 4), follow_symlinks=False)
+        self.assertEqual(os.lstat(self.plain("symlink")).st_mtime_ns, 4)
+        os.truncate(self.at("file"), 100)
+        os.truncate(self.at("file"), 300)
+        self.assertEqual(self.content(self.plain("file")), b"x" * 100 + bytes(200))
+        self.write(self.at("file"), b"replaced")
+        self.assertEqual(self.content(self.plain("file")), b"replaced")
+        self.assertEqual(os.statvfs(self.mountpoint).f_blocks, os.statvfs(self.source).f_blocks)
+        umask = os.umask(0o027)
+        self.addCleanup(os.umask, umask)
+        os.close(os.open(self.at("masked"), os.O_CREAT | os.O_WRONLY, 0o777))
+        self.assertEqual(stat.S_IMODE(os.stat(self.plain("masked")).st_mode), 0o750)
+        os.umask(0)
+        os.mkdir(self.at("unmasked"), 0o777)
+        self.assertEqual(stat.S_IMODE(os.stat(self.plain("unmasked")).st_mode), 0o777)
+
+    def test_extended_attributes(self):
+        self.write(self.at("file"), b"")
+        os.setxattr(self.at("file"), "user.one", b"1" * 200)
+        os.setxattr(self.at("file"), "user.two", b"")
+        self.assertEqual(sorted(os.listxattr(self.at("file"))), ["user.one", "user.two"])
+        self.assertEqual(os.getxattr(self.plain("file"), "user.one"), b"1" * 200)
+        self.assert_fails(errno.EEXIST, os.setxattr, self.at("file"), "user.one", b"", os.XATTR_CREATE)
+        os.removexattr(self.at("file"), "user.two")
+        self.assertEqual(os.listxattr(self.plain("file")), ["user.one"])
+        self.assert_fails(errno.ENODATA, os.getxattr, self.at("file"), "user.two")
+
+    def test_holes_and_fallocate(self):
+        self.write(self.at("file"), b"x" * 65536)
+        with open(self.at("file"), "r+b", buffering=0) as f:
+            fd = f.fileno()
+            fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 16384, 16384)
+            self.assertEqual(self.content(self.plain("file")), b"x" * 16384 + bytes(16384) + b"x" * 32768)
+            self.assertEqual(os.lseek(fd, 0, os.SEEK_HOLE), 16384)
+            self.assertEqual(os.lseek(fd, 16384, os.SEEK_DATA), 32768)
+            self.assert_fails(errno.ENXIO, os.lseek, fd, 65536, os.SEEK_DATA)
+            fallocate(fd, ZERO_RANGE, 32768, 4096)
+            self.assertEqual(os.pread(fd, 8192, 32768), bytes(4096) + b"x" * 4096)
+            fallocate(fd, KEEP_SIZE, 65536, 65536)
+            self.assertEqual(os.fstat(fd).st_size, 65536)
+            fallocate(fd, 0, 65536, 4096)
+            self.assertEqual(os.fstat(fd).st_size, 69632)
+            # The kernel lets no FUSE file system have this one.
+            self.assert_fails(errno.EOPNOTSUPP, fallocate, fd, COLLAPSE_RANGE, 0, 4096)
+
+    def test_copy_file_range(self):
+        self.write(self.at("from"), bytes(range(256)) * 256)
+        with open(self.at("from"), "rb") as source, open(self.at("to"), "wb") as target:
+            self.assertEqual(os.copy_file_range(source.fileno(), target.fileno(), 50000, 100, 10), 50000)
+        copied = self.content(self.plain("from"))[100:50100]
+        self.assertEqual(self.content(self.plain("to")), bytes(10) + copied)
+
+    def test_appends_of_several_processes_lose_nothing(self):
+        script = "for i in $(seq 200); do echo $1 $i >> \"$2\"; done"
+        writers = [subprocess.Popen(["sh", "-c", script, "sh", name, self.at("log")]) for name in "ab"]
+        for writer in writers:
+            self.assertEqual(writer.wait(timeout=120), 0)
+        lines = self.content(self.plain("log")).decode().splitlines()
+        self.assertEqual(sorted(lines), sorted(f"{name} {i}" for name in "ab" for i in range(1, 201)))
+
+    def test_locks_keep_other_processes_out(self):
+        self.write(self.at("file"), b"")
+        script = ("import fcntl, sys\nf = open(sys.argv[1], 'r+b')\n"
+                  "try:\n  getattr(fcntl, sys.argv[2])(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+                  "except BlockingIOError: sys.exit(9)")
+        for kind in ("lockf", "flock"):
+            with open(self.at("file"), "r+b") as f:
+                getattr(fcntl, kind)(f, fcntl.LOCK_EX)
+                command = ["python3", "-c", script, self.at("file"), kind]
+                self.assertEqual(subprocess.run(command, timeout=60).returncode, 9)
+            self.assertEqual(subprocess.run(command, timeout=60).returncode, 0)
+
+    def test_direct_io(self):
+        self.write(self.at("file"), b"a" * 16384)
+        buffer = mmap.mmap(-1, 4096)
+        fd = os.open(self.at("file"), os.O_RDWR | os.O_DIRECT)
+        self.addCleanup(os.close, fd)
+        self.assertEqual(os.preadv(fd, [buffer], 8192), 4096)
+        self.assertEqual(buffer[:], b"a" * 4096)
+        buffer[:] = b"b" * 4096
+        self.assertEqual(os.pwritev(fd, [buffer], 4096), 4096)
+        self.assertEqual(self.content(self.plain("file")), b"a" * 4096 + b"b" * 4096 + b"a" * 8192)
+
+    def test_shared_mapping_is_one_for_all_processes(self):
+        self.write(self.at("file"), bytes(3 * 4096 + 100))
+        script = ("import mmap, sys\nf = open(sys.argv[1], 'r+b')\nm = mmap.mmap(f.fileno(), 0)\n"
+                  "assert m[5000:5005] == b'first', m[5000:5005]\nm[9000:9006] = b'second'\n")
+        with open(self.at("file"), "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
+            m[5000:5005] = b"first"
+            self.run_program("python3", "-c", script, self.at("file"))
+            self.assertEqual(m[9000:9006], b"second")
+            # read(2) and the mapping are the same bytes.
+            self.assertEqual(os.pread(f.fileno(), 5, 5000), b"first")
+            os.pwrite(f.fileno(), b"third", 12000)
+            self.assertEqual(m[12000:12005], b"third")
+            m.flush()
+            content = self.content(self.plain("file"))
+        self.assertEqual(len(content), 3 * 4096 + 100)
+        self.assertEqual((content[5000:5005], content[9000:9006]), (b"first", b"second"))
+
+    def test_kernel_of_another_process_on_a_mounted_file(self):
+        self.write(self.at("file"), b"Some text. " * 50000)
+        self.run_program(APRIME, "run", "uppercase", self.at("file"), "--verify", "--device-memory", "1M")
+        self.assertEqual(self.content(self.plain("file")), b"SOME TEXT. " * 50000)
+
+    def test_directory_swapped_for_a_symlink_leads_nowhere(self):
+        outside = os.path.join(self.directory, "outside")
+        for path in (outside, self.plain("inside")):
+            os.mkdir(path)
+        self.write(os.path.join(outside, "secret"), b"secret")
+        directory = os.open(self.at("inside"), os.O_RDONLY | os.O_DIRECTORY)
+        self.addCleanup(os.close, directory)
+        os.rename(self.plain("inside"), self.plain("moved"))
+        os.symlink(outside, self.plain("inside"))
+        # The daemon goes on to serve the directory that was opened, not what has its name now.
+        self.assert_fails(errno.ENOENT, os.open, "secret", os.O_RDONLY, dir_fd=directory)
+        os.close(os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+        self.assertEqual(os.listdir(self.plain("moved")), ["new"])
+        self.assertEqual(os.listdir(outside), ["secret"])
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root can be somebody else")
+class OtherUsers(MountedTest):
+    def test_nobody_else_gets_in(self):
+        self.start_mount()
+        process = subprocess.run(["ls", self.mountpoint], capture_output=True, preexec_fn=run_as(NOBODY),
+                                 timeout=60)
+        self.assertNotEqual(process.returncode, 0)
+        self.assertIn(b"Permission denied", process.stderr)
+
+    def test_with_allow_other_everybody_has_his_own_rights(self):
+        self.start_mount("--allow-other")
+        os.chmod(self.source, 0o1777)
+        with open(self.plain("private"), "wb") as f:
+            f.write(b"root's")
+        os.chmod(self.plain("private"), 0o600)
+        script = ('set -e; echo mine > "$1/mine"; mkdir "$1/directory"; ln -s x "$1/symlink"; '
+                  'mkfifo "$1/fifo"; if cat "$1/private"; then exit 1; fi; '
+                  'if rm -f "$1/private"; then exit 2; fi')
+        self.run_program("sh", "-c", script, "sh", self.mountpoint, preexec_fn=run_as(NOBODY))
+        for name in ("mine", "directory", "symlink", "fifo"):
+            status = os.lstat(self.plain(name))
+            self.assertEqual((status.st_uid, status.st_gid), (NOBODY, NOBODY), name)
+        # What root makes afterwards is root's: no thread has kept the other's identity.
+        for n in range(20):
+            os.mkdir(self.at(f"root {n}"))
+            self.assertEqual(os.stat(self.plain(f"root {n}")).st_uid, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
