@@ -43,6 +43,7 @@ void require_free(const std::string& mountpoint) {
 bool can_mount() noexcept { return true; }
 
 Mount::Mount(std::unique_ptr<mount::Server> server) noexcept : server_(std::move(server)) {}
+Mount::Mount() noexcept = default;
 Mount::Mount(Mount&&) noexcept = default;
 
 Mount& Mount::operator=(Mount&& other) noexcept {

@@ -23,6 +23,7 @@ const std::string kNowhere;
 bool can_mount() noexcept { return false; }
 
 Mount::Mount(std::unique_ptr<mount::Server> server) noexcept : server_(std::move(server)) {}
+Mount::Mount() noexcept = default;
 Mount::Mount(Mount&&) noexcept = default;
 Mount& Mount::operator=(Mount&&) noexcept = default;
 Mount::~Mount() = default;

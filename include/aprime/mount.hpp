@@ -21,7 +21,8 @@ class Server;
 /// move-only. Members may be called by several threads at once, except moves.
 class Mount {
  public:
-  Mount() = default;
+  /// Of no mount: only to be assigned to.
+  Mount() noexcept;
   explicit Mount(std::unique_ptr<mount::Server> server) noexcept;
   Mount(Mount&&) noexcept;
   Mount& operator=(Mount&&) noexcept;
