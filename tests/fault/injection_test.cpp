@@ -66,6 +66,9 @@ std::vector<Failure> failures_of(Call call) {
     case Call::userfaultfd: return {{EPERM, kOnceOrEver}, {ENOSYS, kOnceOrEver}, {EMFILE, kOnceOrEver}};
     case Call::memfd_create: return {{EMFILE, kOnceOrEver}, {ENOMEM, kOnceOrEver}};
     case Call::sigaction: return {{EINVAL, {1}}};
+    case Call::openat2:  // the mount's, which no scenario has
+    case Call::pwritev2:
+    case Call::fsync:
     case Call::count_: break;
   }
   return {};
@@ -92,6 +95,9 @@ bool is_ever_made(Call call, const Cast& cast) {
     case Call::userfaultfd: return uses_userfaultfd;
     case Call::memfd_create: return !uses_userfaultfd;
     case Call::sync_file_range: return cast.with_flusher;
+    case Call::openat2:
+    case Call::pwritev2:
+    case Call::fsync: return false;  // the mount's, see failures_of
     default: return true;
   }
 }
