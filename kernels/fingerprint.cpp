@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/plain_file.hpp"
+
 namespace aprime::kernels {
 
 Fingerprint::Fingerprint(std::uint64_t elements)
@@ -21,6 +23,13 @@ std::string Fingerprint::disagreement(const Fingerprint& actual, std::uint64_t e
   const std::uint64_t last = std::min(first + run_, elements_);
   return "bytes are wrong between offset " + std::to_string(first * element_bytes) + " and " +
          std::to_string(last * element_bytes);
+}
+
+std::string Fingerprint::disagreement(const std::string& path) const {
+  Fingerprint actual(PlainFile(path).size() / sizeof(std::uint32_t));
+  for_each_element<std::uint32_t>(path,
+                                  [&](std::uint64_t i, std::uint32_t element) { actual.add(i, element); });
+  return disagreement(actual, sizeof(std::uint32_t));
 }
 
 }  // namespace aprime::kernels

@@ -29,6 +29,8 @@ class Fingerprint {
   /// Compares with the actual sequence, whose elements are `element_bytes` in the file (for the message);
   /// empty if they are equal.
   std::string disagreement(const Fingerprint& actual, std::uint64_t element_bytes) const;
+  /// Compares with a file of 32-bit elements. \throws InputError if it cannot be read
+  std::string disagreement(const std::string& path) const;
 
  private:
   std::uint64_t elements_;

@@ -32,6 +32,10 @@ PlainFile::PlainFile(const std::string& path) : path_(path), fd_(::open(path.c_s
 
 PlainFile::~PlainFile() { ::close(fd_); }
 
+void PlainFile::seek(std::uint64_t offset) {
+  if (::lseek(fd_, static_cast<off_t>(offset), SEEK_SET) < 0) fail(path_, "cannot seek");
+}
+
 std::size_t PlainFile::next(std::span<std::byte> into) {
   std::size_t done = 0;
   while (done < into.size()) {
@@ -42,6 +46,19 @@ std::size_t PlainFile::next(std::span<std::byte> into) {
     done += static_cast<std::size_t>(got);
   }
   return done;
+}
+
+bool is_same_file(const std::string& path, const std::string& other) {
+  struct stat info {};
+  struct stat other_info {};
+  return ::stat(path.c_str(), &info) == 0 && ::stat(other.c_str(), &other_info) == 0 &&
+         info.st_dev == other_info.st_dev && info.st_ino == other_info.st_ino;
+}
+
+void require_two_files(const std::string& changed, const std::string& other) {
+  if (is_same_file(changed, other)) {
+    throw InputError(other + ": is the same file as " + changed + ", which is stored to; make a copy of it");
+  }
 }
 
 }  // namespace aprime::kernels

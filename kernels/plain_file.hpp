@@ -20,6 +20,9 @@ class PlainFile {
 
   std::uint64_t size() const noexcept { return size_; }
 
+  /// The next bytes will be those at `offset`. \throws InputError
+  void seek(std::uint64_t offset);
+
   /// The next bytes, as many as `into` holds unless the file ends; the number read. \throws InputError
   std::size_t next(std::span<std::byte> into);
 
@@ -27,6 +30,36 @@ class PlainFile {
   std::string path_;
   int fd_;
   std::uint64_t size_;
+};
+
+/// Two paths lead to one file.
+bool is_same_file(const std::string& path, const std::string& other);
+/// For a workload that stores to `changed` and reads `other`. \throws InputError if they are the same file
+void require_two_files(const std::string& changed, const std::string& other);
+
+/// The elements of a file from some offset on, one at a time.
+template <class T>
+class ElementReader {
+ public:
+  /// \throws InputError
+  ElementReader(const std::string& path, std::uint64_t offset) : file_(path) { file_.seek(offset); }
+
+  /// Zero past the end of the file. \throws InputError
+  T next() {
+    if (at_ == block_.size()) {
+      block_.assign(kElementsPerRead, T{});
+      file_.next(std::as_writable_bytes(std::span(block_)));
+      at_ = 0;
+    }
+    return block_[at_++];
+  }
+
+ private:
+  static constexpr std::size_t kElementsPerRead = (std::size_t{1} << 18) / sizeof(T);
+
+  PlainFile file_;
+  std::vector<T> block_;
+  std::size_t at_ = 0;
 };
 
 /// Calls `visit(index, value)` for each whole element of the file, in order.

@@ -1,7 +1,5 @@
 #include "kernels/saxpy.hpp"
 
-#include <sys/stat.h>
-
 #include <bit>
 #include <cmath>
 
@@ -65,12 +63,7 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
                      arguments.files[0] + " holds " + std::to_string(y / sizeof(float)) +
                      "; give two files of one size");
   }
-  struct stat y_info {};
-  struct stat x_info {};
-  if (::stat(arguments.files[0].c_str(), &y_info) == 0 && ::stat(arguments.files[1].c_str(), &x_info) == 0 &&
-      y_info.st_dev == x_info.st_dev && y_info.st_ino == x_info.st_ino) {
-    throw InputError(arguments.files[1] + ": is the same file as Y; make a copy of it to be X");
-  }
+  require_two_files(arguments.files[0], arguments.files[1]);
 }
 
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -55,15 +57,22 @@ class Session {
     runtime_.launch_task(LaunchOptions{.device = 0, .name = name}, std::move(task), args...).wait();
   }
 
-  /// Calls `step(range)` for successive ranges of at most `chunk` bytes that cover [0, total), as one phase.
+  /// Calls `step(range)` for successive ranges of at most `chunk` bytes that cover [0, total).
+  template <class Step>
+  static void for_each_range(ByteCount total, ByteCount chunk, Step step) {
+    for (std::uint64_t at = 0; at < total.value; at += chunk.value) {
+      step(ByteRange{ByteOffset{at}, ByteCount{std::min(total.value - at, chunk.value)}});
+    }
+  }
+
+  /// The same as one phase.
   template <class Step>
   void stream(const std::string& phase, ByteCount total, ByteCount chunk, Step step) const {
     progress_.begin(phase, total);
-    for (std::uint64_t at = 0; at < total.value; at += chunk.value) {
-      const ByteCount size{total.value - at < chunk.value ? total.value - at : chunk.value};
-      step(ByteRange{ByteOffset{at}, size});
-      progress_.advance(size);
-    }
+    for_each_range(total, chunk, [&](ByteRange range) {
+      step(range);
+      progress_.advance(range.size);
+    });
   }
 
  private:

@@ -25,17 +25,26 @@ struct Arguments {
   std::vector<std::string> files;
   std::string literal;
   float a = 1.0F;
+  float rate = 0;
+  float volatility = 0;
+  float tolerance = 1e-5F;
+  std::uint64_t iterations = 1000;
+  std::uint64_t source = 0;
+  std::uint64_t increments = 1;
   /// At least 1.
   std::uint64_t rows = 1;
 };
 
-/// One argument of a workload. Names that start with "--" are options, others are positional; all are
-/// required.
+/// One argument of a workload. Names that start with "--" are options, others are positional.
 struct Argument {
   const char* name;
   const char* help;
   /// Where the value goes; for a file, what the workload does with it.
   std::variant<Access, std::string Arguments::*, float Arguments::*, std::uint64_t Arguments::*> value;
+  /// If not, what `Arguments` says stands where it is not given.
+  bool is_required = true;
+  /// Of a count.
+  std::uint64_t smallest = 1;
 };
 
 using Value = std::variant<std::uint64_t, double, std::vector<std::uint64_t>>;

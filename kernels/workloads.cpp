@@ -1,8 +1,13 @@
+#include "kernels/blackscholes.hpp"
+#include "kernels/cg.hpp"
 #include "kernels/grep.hpp"
 #include "kernels/histogram.hpp"
+#include "kernels/matmul.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/saxpy.hpp"
+#include "kernels/scan.hpp"
 #include "kernels/sort.hpp"
+#include "kernels/spmv.hpp"
 #include "kernels/transpose.hpp"
 #include "kernels/uppercase.hpp"
 #include "kernels/workload.hpp"
@@ -11,7 +16,8 @@ namespace aprime::kernels {
 
 std::span<const Workload* const> all_workloads() {
   static constexpr const Workload* kAll[] = {
-      &histogram, &grep, &reduce, &saxpy, &transpose, &sort, &uppercase,
+      &histogram, &grep, &reduce, &saxpy,        &transpose, &sort,
+      &uppercase, &scan, &matmul, &blackscholes, &spmv,      &cg,
   };
   return kAll;
 }

@@ -32,21 +32,22 @@ constexpr const char* kExitHelp =
 
 constexpr const char* kRunHelp =
     "Files may be larger than the device memory. Workloads that change their file end with a sync.\n"
-    "The JSON key 'file' is the file that is searched or changed (saxpy: Y); 'verified' is null without "
+    "The JSON key 'file' is the file that is changed or, if none is, the first; 'verified' is null without "
     "--verify;\n"
     "the counters include the few granules that carry arguments and results.\n";
 
 /// Not CLI11's own conversion, which makes a huge number of "-1".
 void add_count(CLI::App& command, const kernels::Argument& argument, std::uint64_t& value) {
-  const auto parse = [name = std::string(argument.name), &value](const std::string& given) {
+  const auto parse = [&argument, &value](const std::string& given) {
     const char* end = given.data() + given.size();
     const auto [rest, error] = std::from_chars(given.data(), end, value);
-    if (error != std::errc{} || rest != end || value == 0) {
-      throw CLI::ValidationError(name, fmt::format("'{}' is not a whole number of at least 1", given));
+    if (error != std::errc{} || rest != end || value < argument.smallest) {
+      throw CLI::ValidationError(
+          argument.name, fmt::format("'{}' is not a whole number of at least {}", given, argument.smallest));
     }
   };
   command.add_option_function<std::string>(argument.name, parse, argument.help)
-      ->required()
+      ->required(argument.is_required)
       ->type_name("COUNT");
 }
 
@@ -63,9 +64,9 @@ void add_workload_arguments(CLI::App& command, const kernels::Workload& workload
     if (std::holds_alternative<Access>(argument.value)) {
       command.add_option(argument.name, arguments.files[next_file++], argument.help)->required();
     } else if (const auto* text = std::get_if<std::string kernels::Arguments::*>(&argument.value)) {
-      command.add_option(argument.name, arguments.*(*text), argument.help)->required();
+      command.add_option(argument.name, arguments.*(*text), argument.help)->required(argument.is_required);
     } else if (const auto* number = std::get_if<float kernels::Arguments::*>(&argument.value)) {
-      command.add_option(argument.name, arguments.*(*number), argument.help)->required();
+      command.add_option(argument.name, arguments.*(*number), argument.help)->required(argument.is_required);
     } else if (const auto* count = std::get_if<std::uint64_t kernels::Arguments::*>(&argument.value)) {
       add_count(command, argument, arguments.*(*count));
     }

@@ -14,7 +14,7 @@ namespace aprime::cli {
 struct RunReport {
   std::string workload;
   DeviceInfo device;
-  /// The file searched or changed; of several, the first.
+  /// The file that was changed or, if none was, the first.
   std::string file;
   /// Of all files together.
   ByteCount bytes;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -65,22 +66,33 @@ void reserve_disk_space(const std::string& path, ByteCount size) {
   }
 }
 
-void sync_changed(const kernels::Workload& workload, std::span<const Mapping> files) {
-  std::size_t next = 0;
+/// For each file whether the workload stores to it.
+std::vector<bool> changed_files(const kernels::Workload& workload) {
+  std::vector<bool> changed;
   for (const kernels::Argument& argument : workload.arguments) {
     const auto* access = std::get_if<Access>(&argument.value);
-    if (access == nullptr) continue;
-    if (*access == Access::read_write) files[next].sync();
-    ++next;
+    if (access != nullptr) changed.push_back(*access == Access::read_write);
+  }
+  return changed;
+}
+
+void sync_changed(const kernels::Workload& workload, std::span<const Mapping> files) {
+  const std::vector<bool> changed = changed_files(workload);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (changed[i]) files[i].sync();
   }
 }
 
 bool changes_files(const kernels::Workload& workload) {
-  for (const kernels::Argument& argument : workload.arguments) {
-    const auto* access = std::get_if<Access>(&argument.value);
-    if (access != nullptr && *access == Access::read_write) return true;
-  }
-  return false;
+  const std::vector<bool> changed = changed_files(workload);
+  return std::find(changed.begin(), changed.end(), true) != changed.end();
+}
+
+/// The file that a report is about: the one that is changed, if there is one.
+const std::string& reported_file(const kernels::Workload& workload, const RunOptions& options) {
+  const std::vector<bool> changed = changed_files(workload);
+  const auto first = std::find(changed.begin(), changed.end(), true);
+  return options.arguments.files[first == changed.end() ? 0 : first - changed.begin()];
 }
 
 RunReport describe_run(const kernels::Workload& workload, const RunOptions& options, const Runtime& runtime,
@@ -88,7 +100,7 @@ RunReport describe_run(const kernels::Workload& workload, const RunOptions& opti
   RunReport report;
   report.workload = workload.name;
   report.device = runtime.devices().front();
-  report.file = options.arguments.files.front();
+  report.file = reported_file(workload, options);
   for (const Mapping& file : files) report.bytes = report.bytes + file.size_bytes();
   return report;
 }

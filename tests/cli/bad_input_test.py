@@ -39,8 +39,12 @@ class BadInput(CliTest):
     def test_size_that_is_no_multiple_of_the_element(self):
         path, even = self.file(b"12345"), self.file(b"1234", "even")
         for arguments in (["sort", path], ["reduce", path], ["transpose", path, "--rows", "1"],
-                          ["saxpy", path, even, "--a", "1"], ["saxpy", even, path, "--a", "1"]):
+                          ["saxpy", path, even, "--a", "1"], ["saxpy", even, path, "--a", "1"],
+                          ["scan", path], ["matmul", path, even, even, "--rows", "1"],
+                          ["matmul", even, even, path, "--rows", "1"]):
             self.assert_refused(1, "run", *arguments, names=[path, "5 bytes", "4 bytes"])
+        self.assert_refused(1, "run", "blackscholes", even, "--rate", "0", "--volatility", "1",
+                            names=[even, "4 bytes", "20 bytes"])
         self.assertEqual(self.content(path), b"12345")
 
     def test_rows_that_do_not_divide_the_matrix(self):
@@ -52,6 +56,63 @@ class BadInput(CliTest):
         self.assert_refused(1, "run", "saxpy", y, x, "--a", "1", names=[y, x])
         self.assert_refused(1, "run", "saxpy", y, y, "--a", "1", names="same file")
 
+    def test_matmul_with_sizes_that_do_not_match(self):
+        a, b, c, square = (self.file(bytes(4 * n), name)
+                           for n, name in ((6, "a"), (12, "b"), (8, "c"), (4, "square")))
+        self.run_json("matmul", a, b, c, "--rows", "2")
+        for arguments, names in (([a, b, c, "--rows", "4"], [a, "6 values", "4 rows"]),
+                                 ([a, c, b, "--rows", "2"], [c, "8 values", "3 rows"]),
+                                 ([a, b, b, "--rows", "2"], [b, "2 rows of 4", "truncate --size 32"]),
+                                 ([square, square, square, "--rows", "2"], [square, "same file"]),
+                                 ([self.file(b"", "empty"), b, c, "--rows", "2"], [b, "0 rows"])):
+            with self.subTest(names=names):
+                self.assert_refused(1, "run", "matmul", *arguments, names=names)
+
+    def test_blackscholes_with_impossible_parameters(self):
+        path = self.file(bytes(20))
+        for rate, volatility, name in (("nan", "1", "--rate"), ("0", "0", "--volatility"),
+                                       ("0", "-1", "--volatility"), ("0", "inf", "--volatility")):
+            self.assert_refused(1, "run", "blackscholes", path, "--rate", rate, "--volatility", volatility,
+                                names=name)
+
+    def test_files_that_are_no_compressed_sparse_rows(self):
+        good = self.csr(2, 3, [(0, 2, 1.0), (1, 0, 1.0), (1, 1, 1.0)], "good")
+        content = self.content(good)
+        x, y = self.file(bytes(12), "x"), self.file(bytes(8), "y")
+        for at, value, name in ((0, b"B", "APRIMCSR"), (8, b"\2", "version 2"), (12, b"\7", "type 7"),
+                                (12, b"\0", "no values"), (16, b"\xff" * 8, "rows"),
+                                (16, b"\0\0\0\0\1", "row offsets"), (24, b"\0\0\0\0\2", "columns"),
+                                (32, b"\xff" * 8, "columns"), (40, b"\x41", "row offsets at byte 65"),
+                                (40, b"\0", "row offsets at byte 0"), (48, b"\xfc" + b"\xff" * 7, "columns"),
+                                (56, b"\xf0", "values"), (64, b"\1", "row 0 begins"),
+                                (72, b"\4", "row 0 ends at non-zero 4"), (80, b"\2", "last row ends"),
+                                (72, b"\xff" * 8, "row 0"), (88, b"\3", "non-zero 0"),
+                                (96, b"\xff", "non-zero 2")):
+            wrong = bytearray(content)
+            self.assertNotEqual(wrong[at:at + len(value)], value)
+            wrong[at:at + len(value)] = value
+            with self.subTest(at=at, name=name):
+                path = self.file(wrong, "wrong")
+                for device in DEVICES:
+                    self.assert_refused(1, "run", "spmv", path, x, y, "--device", device,
+                                        names=[path, name])
+        for size in (0, 63, 64, len(content) - 1):
+            path = self.file(content[:size], "short")
+            self.assert_refused(1, "run", "spmv", path, x, y, names=path)
+        self.assertEqual(self.content(y), bytes(8))
+
+    def test_sparse_products_with_vectors_of_a_wrong_size(self):
+        matrix = self.csr(2, 3, [(0, 2, 1.0)])
+        x, y = self.file(bytes(12), "x"), self.file(bytes(8), "y")
+        self.assert_refused(1, "run", "spmv", matrix, y, y, names=[y, matrix, "3 columns", "12 bytes"])
+        self.assert_refused(1, "run", "spmv", matrix, x, x, names=[x, matrix, "2 rows", "8 bytes"])
+        self.assert_refused(1, "run", "cg", matrix, y, y, names=[matrix, "2 rows and 3 columns"])
+        square = self.csr(2, 2, [(0, 0, 1.0)], "square")
+        self.assert_refused(1, "run", "spmv", square, y, y, names=[y, "same file"])
+        self.assert_refused(1, "run", "cg", square, x, y, names=[x, square, "8 bytes"])
+        self.assert_refused(1, "run", "cg", square, y, self.file(bytes(8), "z"), "--tolerance", "0",
+                            names="--tolerance")
+
     def test_wrong_usage(self):
         path = self.file(b"x")
         for arguments, names in (([], "subcommand"), (["run"], "WORKLOAD"), (["run", "histogram"], "FILE"),
@@ -60,6 +121,9 @@ class BadInput(CliTest):
                                  (["run", "transpose", path, "--rows", "-1"], "--rows"),
                                  (["run", "transpose", path, "--rows", "0"], "--rows"),
                                  (["run", "transpose", path, "--rows", "2.5"], "--rows"),
+                                 (["run", "matmul", path, path, path], "--rows"),
+                                 (["run", "blackscholes", path, "--rate", "0"], "--volatility"),
+                                 (["run", "cg", path, path, path, "--iterations", "0"], "--iterations"),
                                  (["run", "histogram", path, "--device", "tpu"], "tpu"),
                                  (["run", "histogram", path, "--host-access", "x"], "--host-access"),
                                  (["run", "histogram", path, "--nonsense"], "--nonsense"), (["demo"], "FILE"),

@@ -12,13 +12,22 @@ import tempfile
 import time
 import unittest
 
+sys.path.append(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir, "scripts"))
+import csr
+
 # The program under test. Taken off the arguments, which unittest reads next.
 APRIME = sys.argv.pop(1)
 DEVICES = ("emulated", "emulated-strict")
-# Granules and device memories: smaller than most files below, so that files stream and granules are evicted.
-EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", memory]
-               for device in DEVICES for granule, memory in (("4K", "256K"), ("64K", "1M"))]
 SMALL = os.environ.get("APRIME_TEST_SCALE") == "small"
+# Granules and device memories: smaller than most files below, so that files stream and granules are evicted.
+# Under ThreadSanitizer each run costs seconds before it does anything, so that there are few and small ones.
+EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", memory]
+               for device, granule, memory in (
+                   [("emulated", "4K", "256K"), ("emulated-strict", "16K", "256K")] if SMALL else
+                   [(device, granule, memory)
+                    for device in DEVICES for granule, memory in (("4K", "256K"), ("64K", "1M"))])]
+# Of such a file, in bytes.
+SIZE = 384 << 10 if SMALL else 3 << 20
 JSON_KEYS = ["workload", "device", "file", "bytes", "seconds", "verified", "result", "faults", "bytes_filled",
              "bytes_copied_back", "bytes_bounced", "evictions"]
 
@@ -39,6 +48,11 @@ class CliTest(unittest.TestCase):
     def sparse(self, size, name="sparse"):
         path = self.file(b"", name)
         os.truncate(path, size)
+        return path
+
+    def csr(self, rows, columns, entries, name="matrix", **options):
+        path = os.path.join(self.directory, name)
+        csr.write_csr(path, rows, columns, entries, **options)
         return path
 
     def content(self, path):

@@ -11,6 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+from csr import write_csr
+
 
 def blocks(readme, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
@@ -23,6 +26,15 @@ def make_inputs(folder):
         (folder / name).write_bytes(floats.tobytes())
     numbers = array.array("I", ((i * 2654435761) % 2**32 for i in range(100_000)))
     (folder / "numbers.u32").write_bytes(numbers.tobytes())
+    square = array.array("f", (float(i % 10) for i in range(256 * 256)))
+    for name in ("a.f32", "b.f32", "c.f32"):
+        (folder / name).write_bytes(square.tobytes())
+    (folder / "options.f32").write_bytes(array.array("f", [42, 40, 0.5, 0, 0] * 1000).tobytes())
+    laplace = [(row, column, 3.0 if row == column else -1.0) for row in range(1000)
+               for column in (row - 1, row, row + 1) if 0 <= column < 1000]
+    write_csr(folder / "matrix.csr", 1000, 1000, laplace)
+    for name in ("p.f32", "q.f32"):
+        (folder / name).write_bytes(floats[:1000].tobytes())
     (folder / "data.bin").write_bytes(b"hay needle hay " * 700_000)
     for name in ("tree", "shown"):
         (folder / name).mkdir()

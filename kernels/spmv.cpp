@@ -1,0 +1,85 @@
+#include "kernels/spmv.hpp"
+
+#include "kernels/csr_file.hpp"
+#include "kernels/csr_product.hpp"
+#include "kernels/plain_file.hpp"
+#include "kernels/reference_sum.hpp"
+
+namespace aprime::kernels {
+namespace {
+
+constexpr Argument kArguments[] = {
+    {"MATRIX", "file of compressed sparse rows with float32 values (the README has the format)",
+     Access::read},
+    {"X", "file of float32 values, one for each column", Access::read},
+    {"Y", "file for the product, one float32 value for each row; what it holds is replaced",
+     Access::read_write},
+};
+
+/// Recomputes the product in double precision. Holds x in memory.
+class SpmvCheck final : public Check {
+ public:
+  explicit SpmvCheck(const Arguments& arguments) : arguments_(arguments) {}
+
+  std::string disagreement(const Result&) override {
+    std::vector<float> x;
+    for_each_element<float>(arguments_.files[1], [&](std::uint64_t, float value) { x.push_back(value); });
+    ElementReader<float> y(arguments_.files[2], 0);
+    ReferenceSum sum;
+    std::uint64_t terms = 0;
+    std::string first;
+    for_each_nonzero(
+        arguments_.files[0],
+        [&](std::uint64_t, std::uint32_t column, double value) {
+          sum.add(value * x.at(column));
+          ++terms;
+        },
+        [&](std::uint64_t row) {
+          const float actual = y.next();
+          if (first.empty() && !sum.accepts(actual, terms)) {
+            first = "row " + std::to_string(row) + " is " + std::to_string(actual) + "; the CPU gets " +
+                    std::to_string(sum.value());
+          }
+          sum = {};
+          terms = 0;
+        });
+    return first;
+  }
+
+ private:
+  Arguments arguments_;
+};
+
+void validate(const Arguments& arguments, std::span<const Mapping> files) {
+  const CsrFile matrix(files[0], true);
+  matrix.require_size(files[1], matrix.columns(), "columns");
+  matrix.require_size(files[2], matrix.rows(), "rows");
+  require_two_files(arguments.files[2], arguments.files[0]);
+  require_two_files(arguments.files[2], arguments.files[1]);
+}
+
+Result run(Session& session, const Arguments&, std::span<const Mapping> files) {
+  const CsrFile matrix(files[0], true);
+  matrix.check_arrays(session);
+  session.progress().begin("multiplying", product_bytes(session, matrix));
+  multiply(session, matrix, files[1], files[2]);
+  return {{"rows", matrix.rows()}, {"columns", matrix.columns()}, {"nonzeros", matrix.nonzeros()}};
+}
+
+}  // namespace
+
+constinit const Workload spmv{
+    .name = "spmv",
+    .help = "y = A x for a sparse matrix",
+    .arguments = kArguments,
+    .element_bytes = 1,
+    .stoppable = true,
+    .needs_disk_space = false,
+    .validate = validate,
+    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
+      return std::make_unique<SpmvCheck>(arguments);
+    },
+    .run = run,
+};
+
+}  // namespace aprime::kernels

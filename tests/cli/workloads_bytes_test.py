@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Workloads on the bytes of any file, on every device, with files larger than the device memory. Results are
+compared with what Python computes, besides --verify."""
+
+import unittest
+
+from command import EACH_DEVICE, SIZE, CliTest
+
+
+class BytesWorkloads(CliTest):
+    def test_histogram_counts_every_byte(self):
+        data = self.random.randbytes(SIZE + 1)
+        path = self.file(data)
+        for options in EACH_DEVICE:
+            report = self.run_json("histogram", path, *options)
+            self.assertEqual(report["result"]["bins"], [data.count(value) for value in range(256)])
+            self.assertEqual((report["workload"], report["file"]), ("histogram", path))
+            self.assertEqual(report["bytes"], len(data))
+            self.assertEqual(report["device"], options[1])
+            self.assertGreater(report["evictions"], 0)
+            self.assertGreaterEqual(report["bytes_filled"], len(data))
+        self.assertEqual(self.content(path), data)
+
+    def test_grep_counts_overlapping_matches_across_every_border(self):
+        data = bytearray(self.random.randbytes(SIZE))
+        for border in range(4096, len(data) - 8, 4096):
+            data[border - 3:border + 4] = b"needles"
+        data[:5] = b"aaaaa"
+        data[-3:] = b"aaa"
+        path = self.file(data)
+        needles = data.count(b"needles")
+        runs = sum(data.startswith(b"aaa", at) for at in range(len(data)) if data[at] == ord("a"))
+        for options in EACH_DEVICE:
+            self.assertEqual(self.run_json("grep", "needles", path, *options)["result"], {"matches": needles})
+            self.assertEqual(self.run_json("grep", "aaa", path, *options)["result"], {"matches": runs})
+
+    def test_grep_finds_a_literal_longer_than_a_granule(self):
+        literal = "x" * 6000
+        path = self.file(b"x" * 6001 + b"." + b"x" * 5999)
+        report = self.run_json("grep", literal, path, "--granule", "4K", "--device-memory", "256K")
+        self.assertEqual(report["result"], {"matches": 2})
+
+    def test_grep_finds_nothing_in_a_file_shorter_than_the_literal(self):
+        self.assertEqual(self.run_json("grep", "abc", self.file(b"ab"))["result"], {"matches": 0})
+
+    def test_uppercase_changes_ascii_letters_only(self):
+        data = self.random.randbytes(SIZE + 1)
+        for options in EACH_DEVICE:
+            path = self.file(data)
+            self.run_json("uppercase", path, *options)
+            self.assertEqual(self.content(path), data.upper())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Workloads on files of compressed sparse rows, on every device, with matrices and vectors larger than the
+device memory. Results are compared with what Python computes, besides --verify."""
+
+import array
+import os
+import subprocess
+import sys
+import unittest
+
+from command import DEVICES, SMALL, CliTest, csr
+
+# The five leases of a sparse product need 20 granules.
+EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", memory]
+               for device in DEVICES
+               for granule, memory in ([("4K", "128K")] if SMALL else [("4K", "128K"), ("64K", "1280K")])]
+
+
+class CsrWorkloads(CliTest):
+    def vector(self, count):
+        # Small whole numbers: their sums are exact in whatever order.
+        return array.array("f", [self.random.randrange(-9, 9) for _ in range(count)])
+
+    def check_product(self, rows, columns, entries):
+        x = self.vector(columns)
+        expected = array.array("f", bytes(4 * rows))
+        for row, column, value in entries:
+            expected[row] += value * x[column]
+        matrix = self.csr(rows, columns, entries)
+        x_path = self.file(x.tobytes(), "x")
+        for options in EACH_DEVICE:
+            y = self.file(b"\xff" * 4 * rows, "y")
+            report = self.run_json("spmv", matrix, x_path, y, *options)
+            self.assertEqual(report["result"], {"rows": rows, "columns": columns, "nonzeros": len(entries)})
+            self.assertEqual(report["file"], y)
+            self.assertEqual(self.content(y), expected.tobytes())
+
+    def entry(self, row, column):
+        return row, column, float(self.random.randrange(-9, 9))
+
+    def test_spmv_of_short_rows(self):
+        rows, columns = (2000, 3000) if SMALL else (30000, 20000)
+        self.check_product(rows, columns, [self.entry(row, self.random.randrange(columns))
+                                           for row in range(rows) for _ in range(self.random.randrange(5))])
+
+    def test_spmv_of_a_row_longer_than_a_lease_and_of_many_empty_ones(self):
+        rows, columns = 9000, 6000
+        entries = [self.entry(4567, column) for column in range(columns)]
+        entries += [self.entry(0, 0), self.entry(4566, 5999), self.entry(4568, 0), self.entry(8999, 17)]
+        self.check_product(rows, columns, entries)
+
+    def test_spmv_of_long_rows(self):
+        columns = 500
+        self.check_product(60, columns, [self.entry(row, column) for row in range(60)
+                                         for column in range(columns) if self.random.random() < 0.5])
+
+    def test_spmv_of_values_that_are_rounded(self):
+        entries = [(row, self.random.randrange(300), self.random.gauss(0, 1))
+                   for row in range(200) for _ in range(50)]
+        x = array.array("f", [self.random.gauss(0, 1) for _ in range(300)])
+        self.run_json("spmv", self.csr(200, 300, entries), self.file(x.tobytes(), "x"),
+                      self.file(bytes(800), "y"))
+
+    def test_spmv_without_rows_or_entries(self):
+        self.check_product(0, 0, [])
+        self.check_product(0, 5, [])
+        self.check_product(5, 0, [])
+        self.check_product(3, 3, [])
+
+    def test_spmv_holds_while_the_cpu_reads_and_writes(self):
+        entries = [self.entry(row, self.random.randrange(2000)) for row in range(2000) for _ in range(4)]
+        matrix, x = self.csr(2000, 2000, entries), self.file(self.vector(2000).tobytes(), "x")
+        for options in EACH_DEVICE:
+            y = self.file(bytes(8000), "y")
+            self.run_json("spmv", matrix, x, y, *options, "--concurrent-host")
+
+    def laplace(self, n):
+        """Of a line, with 3 in place of 2 in the diagonal: well-conditioned, whatever its size."""
+        return [(row, column, 3.0 if row == column else -1.0)
+                for row in range(n) for column in (row - 1, row, row + 1) if 0 <= column < n]
+
+    def test_cg_finds_the_solution(self):
+        n = 500 if SMALL else 6000
+        entries = self.laplace(n)
+        solution = self.vector(n)
+        b = array.array("f", bytes(4 * n))
+        for row, column, value in entries:
+            b[row] += value * solution[column]
+        matrix, b_path = self.csr(n, n, entries), self.file(b.tobytes(), "b")
+        for options in EACH_DEVICE:
+            x = self.file(bytes(4 * n), "x")
+            result = self.run_json("cg", matrix, b_path, x, *options)["result"]
+            self.assertLessEqual(result["residual"], 1e-5)
+            self.assertGreater(result["iterations"], 3)
+            for found, right in zip(array.array("f", self.content(x)), solution):
+                self.assertAlmostEqual(found, right, delta=1e-2)
+            # The solution is a first guess that needs no iteration.
+            self.assertEqual(self.run_json("cg", matrix, b_path, x, *options)["result"]["iterations"], 0)
+
+    def test_cg_of_no_equations_and_of_a_right_side_of_zeros(self):
+        empty = self.file(b"", "empty")
+        self.run_json("cg", self.csr(0, 0, [], "none"), empty, self.file(b"", "x"))
+        x = self.file(self.vector(10).tobytes(), "x")
+        self.run_json("cg", self.csr(10, 10, self.laplace(10)), self.file(bytes(40), "b"), x)
+        self.assertEqual(self.content(x), bytes(40))
+
+    def test_cg_says_when_it_does_not_converge(self):
+        n = 400
+        matrix = self.csr(n, n, [(row, column, 2.0 if row == column else -1.0)
+                                 for row, column, _ in self.laplace(n)])
+        b, x = self.file(array.array("f", [1] * n).tobytes(), "b"), self.file(bytes(4 * n), "x")
+        self.assert_refused(1, "run", "cg", matrix, b, x, "--iterations", "3", names=[x, "3 iterations"])
+        self.assertNotEqual(self.content(x), bytes(4 * n))
+        self.run_json("cg", matrix, b, x, "--tolerance", "0.5", "--iterations", "5000")
+
+    def test_cg_says_when_the_matrix_is_not_positive_definite(self):
+        matrix = self.csr(2, 2, [(0, 0, -1.0), (1, 1, -1.0)])
+        b, x = self.file(array.array("f", [1, 1]).tobytes(), "b"), self.file(bytes(8), "x")
+        self.assert_refused(1, "run", "cg", matrix, b, x, names=[matrix, "positive definite"])
+
+    def test_a_matrix_market_file_becomes_compressed_sparse_rows(self):
+        source = self.file(b"%%MatrixMarket matrix coordinate real symmetric\n% comment\n"
+                           b"3 3 4\n1 1 2\n2 2 3\n3 3 4\n3 1 -1\n", "matrix.mtx")
+        matrix = os.path.join(self.directory, "matrix")
+        subprocess.run([sys.executable, csr.__file__, source, matrix], check=True)
+        x, y = self.file(array.array("f", [1, 10, 100]).tobytes(), "x"), self.file(bytes(12), "y")
+        self.run_json("spmv", matrix, x, y)
+        self.assertEqual(list(array.array("f", self.content(y))), [-98, 30, 399])
+        for wrong in (b"%%MatrixMarket matrix array real general\n1 1\n1\n",
+                      b"%%MatrixMarket matrix coordinate real general\n1 1 1\n1 2 1\n",
+                      b"%%MatrixMarket matrix coordinate real general\n1 1 2\n1 1 1\n"):
+            process = subprocess.run([sys.executable, csr.__file__, self.file(wrong, "wrong"), matrix],
+                                     capture_output=True)
+            self.assertEqual(process.returncode, 1)
+            self.assertRegex(process.stderr, rb"\Acsr.py: [^\n]*wrong: [^\n]+\n\Z")
+
+
+if __name__ == "__main__":
+    unittest.main()
