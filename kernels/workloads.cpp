@@ -1,3 +1,5 @@
+#include "kernels/atomics.hpp"
+#include "kernels/bfs.hpp"
 #include "kernels/blackscholes.hpp"
 #include "kernels/cg.hpp"
 #include "kernels/grep.hpp"
@@ -16,8 +18,8 @@ namespace aprime::kernels {
 
 std::span<const Workload* const> all_workloads() {
   static constexpr const Workload* kAll[] = {
-      &histogram, &grep, &reduce, &saxpy,        &transpose, &sort,
-      &uppercase, &scan, &matmul, &blackscholes, &spmv,      &cg,
+      &histogram, &grep,   &reduce,       &saxpy, &transpose, &sort, &uppercase,
+      &scan,      &matmul, &blackscholes, &spmv,  &bfs,       &cg,   &atomics,
   };
   return kAll;
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # usage: csr.py [--graph] FROM.mtx TO.csr
-"""Makes a file of compressed sparse rows, as `aprime run spmv` and `cg` read it, of a Matrix Market file
-(https://math.nist.gov/MatrixMarket/formats.html): `coordinate`, with `real`, `integer` or `pattern` entries,
-`general` or `symmetric`. A pattern's values are 1. --graph leaves the values out. Holds the matrix in
-memory."""
+"""Makes a file of compressed sparse rows, as `aprime run spmv`, `cg` and `bfs` read it, of a Matrix Market
+file (https://math.nist.gov/MatrixMarket/formats.html): `coordinate`, with `real`, `integer` or `pattern`
+entries, `general` or `symmetric`. A pattern's values are 1. --graph leaves the values out. Holds the matrix
+in memory."""
 
 import array
 import struct

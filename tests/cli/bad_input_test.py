@@ -101,6 +101,21 @@ class BadInput(CliTest):
             self.assert_refused(1, "run", "spmv", path, x, y, names=path)
         self.assertEqual(self.content(y), bytes(8))
 
+    def test_bfs_in_files_that_are_no_graphs(self):
+        graph = self.csr(3, 3, [(0, 1, 1.0), (1, 2, 1.0)], "graph", with_values=False)
+        self.assert_refused(1, "run", "bfs", graph, "--source", "3", names=[graph, "3 vertices", "--source"])
+        self.assert_refused(2, "run", "bfs", graph, "--source", "-1", names="--source")
+        content = self.content(graph)
+        for at, value, name in ((72, b"\7", "row 0 ends at non-zero 7"), (80, b"\0", "row 1"),
+                                (100, b"\3", "non-zero 1"), (24, b"\2", "3 rows and 2 columns")):
+            wrong = bytearray(content)
+            wrong[at:at + 1] = value
+            with self.subTest(name=name):
+                path = self.file(wrong, "wrong")
+                for device in DEVICES:
+                    self.assert_refused(1, "run", "bfs", path, "--source", "0", "--device", device,
+                                        names=[path, name])
+
     def test_sparse_products_with_vectors_of_a_wrong_size(self):
         matrix = self.csr(2, 3, [(0, 2, 1.0)])
         x, y = self.file(bytes(12), "x"), self.file(bytes(8), "y")

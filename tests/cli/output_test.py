@@ -22,7 +22,7 @@ class Output(CliTest):
     def test_help_names_every_workload_and_option(self):
         text = self.aprime("run", "--help").stdout.decode()
         for name in ("histogram", "grep", "saxpy", "transpose", "sort", "reduce", "uppercase", "scan",
-                     "matmul", "blackscholes", "spmv", "cg"):
+                     "matmul", "blackscholes", "spmv", "cg", "bfs", "atomics"):
             self.assertIn(name, text)
             own = self.aprime("run", name, "--help")
             self.assertEqual(own.returncode, 0)

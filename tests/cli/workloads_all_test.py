@@ -13,7 +13,7 @@ class AllWorkloads(CliTest):
         path, other = self.file(b""), self.file(b"", "other")
         for arguments in (["histogram", path], ["grep", "x", path], ["reduce", path], ["sort", path],
                           ["saxpy", path, other, "--a", "1"], ["transpose", path, "--rows", "3"],
-                          ["uppercase", path], ["scan", path],
+                          ["uppercase", path], ["scan", path], ["atomics", path, "--increments", "9"],
                           ["matmul", path, other, self.file(b"", "product"), "--rows", "3"],
                           ["blackscholes", path, "--rate", "0", "--volatility", "1"]):
             for device in DEVICES:
@@ -45,6 +45,17 @@ class AllWorkloads(CliTest):
                     files = [self.file(data)] + ([other] if arguments[0] == "saxpy" else [])
                     self.run_json(*arguments, *files, *options, "--concurrent-host")
         self.assertEqual(self.content(other), data)
+
+    def test_atomics_keep_every_increment(self):
+        counters = array.array("I", [2**32 - 3, *range(SIZE // 64)])
+        expected = array.array("I", ((counter + 5) % 2**32 for counter in counters)).tobytes()
+        for options in EACH_DEVICE:
+            for more in ([], ["--concurrent-host"]):
+                path = self.file(counters.tobytes())
+                report = self.run_json("atomics", path, "--increments", "5", *options, *more)
+                self.assertEqual(report["result"], {"counters": len(counters),
+                                                    "increments": 5 * len(counters)})
+                self.assertEqual(self.content(path), expected)
 
     def test_products_and_prices_hold_while_the_cpu_reads_and_writes(self):
         values = array.array("f", [self.random.randrange(9) for _ in range(128 * 128)])

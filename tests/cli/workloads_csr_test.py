@@ -118,6 +118,43 @@ class CsrWorkloads(CliTest):
         b, x = self.file(array.array("f", [1, 1]).tobytes(), "b"), self.file(bytes(8), "x")
         self.assert_refused(1, "run", "cg", matrix, b, x, names=[matrix, "positive definite"])
 
+    def levels(self, vertices, edges, source):
+        neighbours = [[] for _ in range(vertices)]
+        for row, column, _ in edges:
+            neighbours[row].append(column)
+        levels = {source: 0}
+        queue = [source]
+        for vertex in queue:
+            for neighbour in neighbours[vertex]:
+                if neighbour not in levels:
+                    levels[neighbour] = levels[vertex] + 1
+                    queue.append(neighbour)
+        return levels
+
+    def test_bfs_reaches_what_can_be_reached(self):
+        vertices = 800 if SMALL else 4000
+        edges = [(self.random.randrange(vertices), self.random.randrange(vertices), 1.0)
+                 for _ in range(3 * vertices)]
+        # One vertex with many neighbours, and a long path at the end.
+        edges += [(5, column, 1.0) for column in range(0, vertices, 3)]
+        edges += [(vertex, vertex + 1, 1.0) for vertex in range(vertices - 20, vertices - 1)]
+        levels = self.levels(vertices, edges, 7)
+        graph = self.csr(vertices, vertices, edges, "graph", with_values=False)
+        digests = set()
+        for options in EACH_DEVICE:
+            for more in ([], ["--concurrent-host"]):
+                result = self.run_json("bfs", graph, "--source", "7", *options, *more)["result"]
+                self.assertEqual((result["reached"], result["depth"]), (len(levels), max(levels.values())))
+                digests.add(result["digest"])
+        self.assertEqual(len(digests), 1)
+
+    def test_bfs_of_a_vertex_without_edges_and_of_a_matrix(self):
+        for source, reached, depth in ((0, 3, 2), (2, 1, 0)):
+            graph = self.csr(3, 3, [(0, 1, 2.0), (1, 2, 2.0)])
+            for device in DEVICES:
+                result = self.run_json("bfs", graph, "--source", str(source), "--device", device)["result"]
+                self.assertEqual((result["reached"], result["depth"]), (reached, depth))
+
     def test_a_matrix_market_file_becomes_compressed_sparse_rows(self):
         source = self.file(b"%%MatrixMarket matrix coordinate real symmetric\n% comment\n"
                            b"3 3 4\n1 1 2\n2 2 3\n3 3 4\n3 1 -1\n", "matrix.mtx")

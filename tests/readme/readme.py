@@ -33,6 +33,8 @@ def make_inputs(folder):
     laplace = [(row, column, 3.0 if row == column else -1.0) for row in range(1000)
                for column in (row - 1, row, row + 1) if 0 <= column < 1000]
     write_csr(folder / "matrix.csr", 1000, 1000, laplace)
+    write_csr(folder / "graph.csr", 1000, 1000, laplace, with_values=False)
+    (folder / "counters.u32").write_bytes(bytes(4 * 1000))
     for name in ("p.f32", "q.f32"):
         (folder / name).write_bytes(floats[:1000].tobytes())
     (folder / "data.bin").write_bytes(b"hay needle hay " * 700_000)

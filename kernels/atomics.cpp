@@ -1,0 +1,72 @@
+#include "kernels/atomics.hpp"
+
+#include <algorithm>
+
+#include "kernels/atomics_kernel.hpp"
+#include "kernels/fingerprint.hpp"
+#include "kernels/plain_file.hpp"
+
+namespace aprime::kernels {
+namespace {
+
+constexpr Argument kArguments[] = {
+    {"FILE", "file of uint32 counters, which wrap around", Access::read_write},
+    {"--increments", "how often to add 1 to each of them", &Arguments::increments},
+};
+
+class AtomicsCheck final : public Check {
+ public:
+  explicit AtomicsCheck(const Arguments& arguments)
+      : path_(arguments.files[0]), expected_(PlainFile(path_).size() / sizeof(std::uint32_t)) {
+    const auto increments = static_cast<std::uint32_t>(arguments.increments);
+    for_each_element<std::uint32_t>(
+        path_, [&](std::uint64_t i, std::uint32_t counter) { expected_.add(i, counter + increments); });
+  }
+
+  std::string disagreement(const Result&) override { return expected_.disagreement(path_); }
+
+ private:
+  std::string path_;
+  Fingerprint expected_;
+};
+
+constexpr std::uint64_t kThreadsMax = std::uint64_t{1} << 20;
+/// Between two looks at whether to stop.
+constexpr std::uint64_t kIncrementsPerLaunch = std::uint64_t{1} << 24;
+
+void validate(const Arguments& arguments, std::span<const Mapping>) {
+  if (arguments.increments > kIncrementsPerLaunch) {
+    throw InputError("--increments must be at most " + std::to_string(kIncrementsPerLaunch));
+  }
+}
+
+Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {
+  const std::uint64_t tiles =
+      std::max<std::uint64_t>(kIncrementsPerLaunch / (arguments.increments * AtomicsKernel::kTile), 1);
+  const ByteCount chunk{tiles * AtomicsKernel::kTile * sizeof(std::uint32_t)};
+  session.stream("counting", files[0].size_bytes(), chunk, [&](ByteRange range) {
+    const std::uint64_t total = range.size.value / sizeof(std::uint32_t) * arguments.increments;
+    session.run("atomics", Grid::cover(std::min(total, kThreadsMax), AtomicsKernel::kThreads),
+                AtomicsKernel{arguments.increments}, demand_read_write(files[0], range));
+  });
+  const std::uint64_t counters = files[0].size<std::uint32_t>();
+  return {{"counters", counters}, {"increments", counters * arguments.increments}};
+}
+
+}  // namespace
+
+constinit const Workload atomics{
+    .name = "atomics",
+    .help = "increment counters from many device threads at once, by atomic operations on the shared file",
+    .arguments = kArguments,
+    .element_bytes = sizeof(std::uint32_t),
+    .stoppable = false,
+    .needs_disk_space = true,
+    .validate = validate,
+    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
+      return std::make_unique<AtomicsCheck>(arguments);
+    },
+    .run = run,
+};
+
+}  // namespace aprime::kernels
