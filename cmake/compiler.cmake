@@ -23,6 +23,14 @@ if(APRIME_WERROR)
 endif()
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${aprime_warnings}>")
 
+if(APRIME_CUDA)
+  if(APRIME_WERROR)
+    add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>")
+  endif()
+  # Of -Wall's and -Wextra's, what the code that nvcc generates does not provoke.
+  add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>")
+endif()
+
 if(APRIME_SANITIZE)
   list(JOIN APRIME_SANITIZE "," sanitizers)
   add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${sanitizers};-fno-omit-frame-pointer>")

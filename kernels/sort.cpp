@@ -6,7 +6,7 @@
 #include "kernels/fingerprint.hpp"
 #include "kernels/plain_file.hpp"
 #include "kernels/rotate.hpp"
-#include "kernels/sort_kernel.hpp"
+#include "kernels/sort_tasks.hpp"
 
 namespace aprime::kernels {
 namespace {

@@ -25,7 +25,12 @@ MAY_INCLUDE = {
                      "host/coherence/"],
     "host/mount/": ["include/aprime/", "host/sync/", "host/os/"],
     "host/cli/": ["include/aprime/", "kernels/"],
-    "kernels/": ["include/aprime/", "host/device/device.hpp"],
+    "kernels/": ["include/aprime/"],
+    # The CUDA device is a Device: it shares with the emulated ones what is not about emulation.
+    "kernels/cuda/": ["include/aprime/", "kernels/", "host/sync/", "host/os/futex.hpp",
+                      "host/device/device.hpp", "host/device/device_fault.hpp",
+                      "host/device/frame_memory.hpp", "host/device/demand_region.hpp",
+                      "host/device/paging.hpp"],
     "bench/": ["include/aprime/", "kernels/"],
     "tests/": ["include/aprime/", "host/", "kernels/"],
     "tests/consumer/": ["include/aprime/"],

@@ -51,7 +51,7 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, ByteCount& val
 
 RuntimeOptions DeviceChoice::runtime_options() const {
   RuntimeOptions options;
-  options.devices = {DeviceOptions{.kind = kind, .memory = memory}};
+  options.devices = {DeviceOptions{.kind = kind, .memory = memory, .memory_kind = memory_kind}};
   options.granule = granule;
   options.host_access = host_access;
   return options;
@@ -60,12 +60,18 @@ RuntimeOptions DeviceChoice::runtime_options() const {
 void add_device_options(CLI::App& command, DeviceChoice& choice) {
   add_choice<DeviceKind>(command, "--device", choice.kind,
                          {{"auto", DeviceKind::automatic},
+                          {"cuda", DeviceKind::cuda},
                           {"emulated", DeviceKind::emulated},
                           {"emulated-strict", DeviceKind::emulated_strict}},
                          "device to run on (default: auto, the best there is; see `aprime info`)");
   add_size(command, "--granule", choice.granule,
            "unit of coherence and transfer, a power of two from 4K to 2M");
   add_size(command, "--device-memory", choice.memory, "memory the device may use; files may be larger");
+  add_choice<DeviceMemoryKind>(
+      command, "--device-memory-kind", choice.memory_kind,
+      {{"device", DeviceMemoryKind::device}, {"managed", DeviceMemoryKind::managed}},
+      "what a CUDA device's memory is: its own, or managed, which other CUDA code may use on the CPU too "
+      "(default: device)");
   add_choice<HostAccess>(
       command, "--host-access", choice.host_access,
       {{"migrate", HostAccess::migrate}, {"bounce", HostAccess::bounce}, {"adaptive", HostAccess::adaptive}},

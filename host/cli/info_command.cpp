@@ -24,7 +24,8 @@ struct Candidate {
 
 /// Every kind of device by name, made once to see whether it works here.
 std::vector<Candidate> try_devices() {
-  const std::pair<const char*, DeviceKind> kinds[] = {{"emulated", DeviceKind::emulated},
+  const std::pair<const char*, DeviceKind> kinds[] = {{"cuda", DeviceKind::cuda},
+                                                      {"emulated", DeviceKind::emulated},
                                                       {"emulated-strict", DeviceKind::emulated_strict}};
   std::vector<Candidate> candidates;
   for (const auto& [name, kind] : kinds) {
@@ -42,9 +43,10 @@ std::vector<Candidate> try_devices() {
   return candidates;
 }
 
-std::string default_device() {
+/// What `--device auto` gives; empty if that fails.
+DeviceInfo default_device() {
   try {
-    return Runtime().devices().front().name;
+    return Runtime().devices().front();
   } catch (const Error&) {
     return {};
   }
@@ -53,7 +55,9 @@ std::string default_device() {
 std::string to_json(const std::vector<Candidate>& candidates, const std::vector<Feature>& features) {
   nlohmann::ordered_json json;
   json["version"] = library_version();
-  json["default_device"] = default_device();
+  const DeviceInfo chosen = default_device();
+  json["default_device"] = chosen.name;
+  json["default_because"] = chosen.chosen_because;
   json["devices"] = nlohmann::ordered_json::array();
   for (const auto& [info, problem] : candidates) {
     json["devices"].push_back({{"name", info.name},
@@ -76,15 +80,18 @@ std::string to_json(const std::vector<Candidate>& candidates, const std::vector<
 
 std::string to_text(const std::vector<Candidate>& candidates, const std::vector<Feature>& features) {
   std::string text = fmt::format("aprime {}\n\nDevices\n", library_version());
-  const std::string chosen = default_device();
+  const DeviceInfo chosen = default_device();
   for (const auto& [info, problem] : candidates) {
     if (!problem.empty()) {
       text += fmt::format("  {:<16} not available: {}\n", info.name, problem);
       continue;
     }
     text += fmt::format("  {:<16} {}\n", info.name, info.description);
-    text += fmt::format("  {:<16} {} of memory, {} worker{}{}\n", "", format_size(info.memory), info.workers,
-                        info.workers == 1 ? "" : "s", info.name == chosen ? "; the default" : "");
+    text += fmt::format("  {:<16} {} of memory, {} {}{}\n", "", format_size(info.memory), info.workers,
+                        info.name == "cuda" ? "multiprocessors"
+                        : info.workers == 1 ? "worker"
+                                            : "workers",
+                        info.name == chosen.name ? "; the default: " + chosen.chosen_because : "");
   }
   text += "\nThis machine\n";
   std::size_t width = 0;

@@ -84,7 +84,8 @@ std::string to_text(const RunReport& report) {
   }
   line("time", fmt::format("{:.3f} s for {} ({}/s)", report.seconds, format_size(report.bytes),
                            format_size(ByteCount{static_cast<std::uint64_t>(rate)})));
-  line("device", fmt::format("{}, {} of memory", report.device.name, format_size(report.device.memory)));
+  line("device", fmt::format("{}, {} of memory; {}", report.device.name, format_size(report.device.memory),
+                             report.device.chosen_because));
   line("faults", fmt::format("device {} to read, {} to write; host {} to read, {} to write",
                              grouped(stats.faults.device_read), grouped(stats.faults.device_write),
                              grouped(stats.faults.host_read), grouped(stats.faults.host_write)));

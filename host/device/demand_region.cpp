@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
-#include <new>
+#include <optional>
 #include <shared_mutex>
 #include <vector>
 
@@ -71,7 +71,8 @@ Progress DemandRegion::adopt(GranuleRange run) noexcept {
   const Progress p = in_two_parts(
       run, paged_count(run),
       [&](GranuleRange r) {
-        copy(PagingOp::zero, r, {});
+        const Status status = copy(PagingOp::zero, r, {});
+        if (!status.is_ok()) return Progress{GranuleCount{0}, status};
         label(r);
         return publish(r, Right::read_write);
       },
@@ -124,9 +125,9 @@ Status DemandRegion::read_copy(GranuleIndex g, ByteCount offset, std::span<std::
   if (!is_paged(g)) return FramedRegion::read_copy(g, offset, into);
   const StagingPool::Lease staging = source_.paging().staging().lease();
   std::byte* const bytes = staging.first_half().data();
-  read_by_commands(g, offset.value, offset.value + into.size(), bytes);
-  std::memcpy(into.data(), bytes + offset.value % kWordBytes, into.size());
-  return {};
+  const Status status = read_by_commands(g, offset.value, offset.value + into.size(), bytes);
+  if (status.is_ok()) std::memcpy(into.data(), bytes + offset.value % kWordBytes, into.size());
+  return status;
 }
 
 Status DemandRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept {
@@ -134,25 +135,11 @@ Status DemandRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<cons
   if (!is_paged(g)) return FramedRegion::write_copy(g, offset, from);
   const GranuleRange granule{g, GranuleCount{1}};
   // All or nothing: who loads meanwhile faults, and waits for the granule.
-  const Progress taken = take(PagingOp::revoke, granule);
-  if (!taken.status.is_ok()) return taken.status;
-  const StagingPool::Lease staging = source_.paging().staging().lease();
-  std::byte* const bytes = staging.first_half().data();
-  const std::uint64_t first = offset.value / kWordBytes * kWordBytes;
-  read_by_commands(g, first, offset.value + from.size(), bytes);
-  std::memcpy(bytes + (offset.value - first), from.data(), from.size());
-  const std::uint64_t size = (offset.value + from.size() - first + kWordBytes - 1) / kWordBytes * kWordBytes;
-  Paging& paging = source_.paging();
-  execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
-    const std::uint64_t at = i * kChunkBytes;
-    return PagingCommand{.op = PagingOp::copy_in,
-                         .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
-                         .frame_at = frame_at(g) + first + at,
-                         .staging_at = paging.staging_at(staging.first_half()) + at};
-  });
+  Status status = take(PagingOp::revoke, granule).status;
+  if (status.is_ok()) status = write_part(g, offset.value, from);
   // If the frame cannot be opened, the next fault tries again (`restore`).
-  static_cast<void>(publish(granule, Right::read));
-  return {};
+  if (status.is_ok()) static_cast<void>(publish(granule, Right::read));
+  return status;
 }
 
 Status DemandRegion::restore(GranuleRange run, bool write) noexcept {
@@ -194,15 +181,24 @@ void DemandRegion::enter_session() {
   Status status = memory.clear(reinterpret_cast<std::byte*>(table_.data()));
   std::vector<FrameOwner> owners;
   pool_.collect(params_.id, {GranuleIndex{0}, GranuleCount{table_.size()}}, false, owners);
+  std::sort(owners.begin(), owners.end(),
+            [](const FrameOwner& a, const FrameOwner& b) { return a.granule < b.granule; });
   std::size_t opened = 0;
+  std::vector<std::uint64_t> entries;
   while (opened < owners.size() && status.is_ok()) {
-    const GranuleIndex g = owners[opened].granule;
-    status = open_frames(g, rights_of(g));
-    if (!status.is_ok()) break;
-    ++opened;
-    const std::uint64_t entry = entry_of(g);
-    status =
-        memory.upload(reinterpret_cast<std::byte*>(&table_[g.value]), std::as_bytes(std::span(&entry, 1)));
+    // Neighbours in one go.
+    const GranuleIndex first = owners[opened].granule;
+    entries.clear();
+    while (opened < owners.size() && owners[opened].granule == first + GranuleCount{entries.size()}) {
+      const GranuleIndex g = owners[opened].granule;
+      status = open_frames(g, rights_of(g));
+      if (!status.is_ok()) break;
+      entries.push_back(entry_of(g));
+      ++opened;
+    }
+    if (status.is_ok())
+      status = memory.upload(reinterpret_cast<std::byte*>(&table_[first.value]),
+                             std::as_bytes(std::span<const std::uint64_t>(entries)));
   }
   if (!status.is_ok()) {
     while (opened > 0) {
@@ -235,9 +231,9 @@ Progress DemandRegion::fill_by_commands(GranuleRange run, HomePort& home) noexce
     const GranuleRange part{run.first + done, std::min(most, run.count - done)};
     const auto bytes =
         staging.first_half().first(static_cast<std::size_t>(params_.granule.bytes_of(part.count).value));
-    const Status status = home.read(params_.granule.offset_of(part.first), bytes);
+    Status status = home.read(params_.granule.offset_of(part.first), bytes);
+    if (status.is_ok()) status = copy(PagingOp::copy_in, part, bytes);
     if (!status.is_ok()) return {done, status};
-    copy(PagingOp::copy_in, part, bytes);
     for (GranuleIndex g = part.first; g < part.end(); ++g.value) label({g, GranuleCount{1}});
     const Progress published = publish(part, Right::read);
     done.value += published.done.value;
@@ -254,7 +250,8 @@ Progress DemandRegion::copy_home_by_commands(GranuleRange run, HomePort& home) n
     const GranuleRange part{run.first + done, std::min(most, run.count - done)};
     const auto bytes =
         staging.first_half().first(static_cast<std::size_t>(params_.granule.bytes_of(part.count).value));
-    copy(PagingOp::copy_out, part, bytes);
+    const Status status = copy(PagingOp::copy_out, part, bytes);
+    if (!status.is_ok()) return {done, status};
     const std::span<const std::byte> all = bytes;
     const auto granule = static_cast<std::size_t>(params_.granule.bytes().value);
     const Progress written = in_one_go_or_each(part, [&](GranuleRange r) {
@@ -267,12 +264,31 @@ Progress DemandRegion::copy_home_by_commands(GranuleRange run, HomePort& home) n
   return {done, {}};
 }
 
-void DemandRegion::read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end,
-                                    std::byte* staging) noexcept {
+Status DemandRegion::write_part(GranuleIndex g, std::uint64_t offset,
+                                std::span<const std::byte> from) noexcept {
+  Paging& paging = source_.paging();
+  const StagingPool::Lease staging = paging.staging().lease();
+  std::byte* const bytes = staging.first_half().data();
+  const std::uint64_t first = offset / kWordBytes * kWordBytes;
+  const Status status = read_by_commands(g, first, offset + from.size(), bytes);
+  if (!status.is_ok()) return status;
+  std::memcpy(bytes + (offset - first), from.data(), from.size());
+  const std::uint64_t size = (offset + from.size() - first + kWordBytes - 1) / kWordBytes * kWordBytes;
+  return execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
+    const std::uint64_t at = i * kChunkBytes;
+    return PagingCommand{.op = PagingOp::copy_in,
+                         .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
+                         .frame_at = frame_at(g) + first + at,
+                         .staging_at = paging.staging_at(staging.first_half()) + at};
+  });
+}
+
+Status DemandRegion::read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end,
+                                      std::byte* staging) noexcept {
   Paging& paging = source_.paging();
   const std::uint64_t begin = first / kWordBytes * kWordBytes;
   const std::uint64_t size = (end - begin + kWordBytes - 1) / kWordBytes * kWordBytes;
-  execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
+  return execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
     const std::uint64_t at = i * kChunkBytes;
     return PagingCommand{.op = PagingOp::copy_out,
                          .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
@@ -281,11 +297,11 @@ void DemandRegion::read_by_commands(GranuleIndex g, std::uint64_t first, std::ui
   });
 }
 
-void DemandRegion::copy(PagingOp op, GranuleRange run, std::span<const std::byte> staging) noexcept {
+Status DemandRegion::copy(PagingOp op, GranuleRange run, std::span<const std::byte> staging) noexcept {
   const std::uint64_t granule = params_.granule.bytes().value;
   const std::uint64_t chunk = std::min(granule, kChunkBytes);
   const std::uint64_t base = staging.empty() ? 0 : source_.paging().staging_at(staging);
-  execute(run.count.value * (granule / chunk), [&](std::uint64_t i) {
+  return execute(run.count.value * (granule / chunk), [&](std::uint64_t i) {
     const std::uint64_t at = i * chunk;
     return PagingCommand{.op = op,
                          .bytes = static_cast<std::uint32_t>(chunk),
@@ -295,14 +311,19 @@ void DemandRegion::copy(PagingOp op, GranuleRange run, std::span<const std::byte
 }
 
 template <class Make>
-void DemandRegion::execute(std::uint64_t count, const Make& make) noexcept {
+Status DemandRegion::execute(std::uint64_t count, const Make& make) noexcept {
   Paging& paging = source_.paging();
   std::array<Paging::Ticket, kCommandsMax> tickets;
+  Status first_error;
   for (std::uint64_t begin = 0; begin < count; begin += kCommandsMax) {
     const std::size_t now = static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, count - begin));
     for (std::size_t i = 0; i < now; ++i) tickets[i] = paging.post(make(begin + i));
-    for (std::size_t i = 0; i < now; ++i) paging.await(tickets[i]);
+    for (std::size_t i = 0; i < now; ++i) {
+      const Status status = paging.await(tickets[i]);
+      if (first_error.is_ok()) first_error = status;
+    }
   }
+  return first_error;
 }
 
 Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
@@ -315,11 +336,12 @@ Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
     if (!status.is_ok()) break;
   }
   note_rights({opened, {}}, run, rights);
-  execute(opened.value, [&](std::uint64_t i) {
+  const Status published = execute(opened.value, [&](std::uint64_t i) {
     const GranuleIndex g = run.first + GranuleCount{i};
     return PagingCommand{.op = PagingOp::set, .entry = &table_[g.value], .value = entry_of(g)};
   });
-  return {opened, status};
+  // Only a device that has failed does not execute it, and then nobody uses the entry.
+  return {opened, status.is_ok() ? published : status};
 }
 
 Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
@@ -335,8 +357,9 @@ Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
     }
     for (std::size_t i = 0; i < now; ++i) {
       const GranuleIndex g = run.first + done;
-      if (!paging.await_release(tickets[i]))
-        return {done, {Errc::resources, ETIMEDOUT, params_.granule.offset_of(g)}};
+      const Status status = paging.await_release(tickets[i]);
+      if (!status.is_ok())
+        return {done, {status.code, status.system_error, params_.granule.offset_of(g), status.reason}};
       const std::uint64_t kept = op == PagingOp::revoke ? 0 : rights_of(g) & PageEntry::kRead;
       close_frames(g, rights_of(g) & ~kept);
       note_rights({GranuleCount{1}, {}}, {g, GranuleCount{1}}, kept);
@@ -383,6 +406,29 @@ void DemandRegion::close_frames(GranuleIndex g, std::uint64_t rights) noexcept {
   if ((rights & PageEntry::kWrite) != 0)
     memory_.close(frame_of(g), params_.frames_per_granule, Right::read_write);
   if ((rights & PageEntry::kRead) != 0) memory_.close(frame_of(g), params_.frames_per_granule, Right::read);
+}
+
+LaunchResult run_on_demand(Paging& paging, std::span<Region* const> regions,
+                           const std::function<LaunchResult()>& run) {
+  std::vector<PagedRegion*> paged;
+  for (Region* region : regions) paged.push_back(&static_cast<DemandRegion*>(region)->paged());
+  paging.begin(paged);
+  LaunchResult result;
+  try {
+    result = run();
+  } catch (...) {
+    paging.end(false);
+    throw;
+  }
+  paging.end(result.completed());
+  const std::optional<Paging::Failure> failure = paging.failure();
+  if (failure && (result.completed() || result.outcome == LaunchOutcome::fault)) {
+    result.outcome = LaunchOutcome::fault;
+    result.fault =
+        fault_in_file(failure->status ? FaultReason::refused : FaultReason::outside_span, failure->region,
+                      failure->at, failure->write, failure->status.value_or(Status{}));
+  }
+  return result;
 }
 
 }  // namespace aprime::device

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "host/device/framed_region.hpp"
@@ -56,13 +57,14 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   // The operations by commands. \pre in a session
   Progress fill_by_commands(GranuleRange run, HomePort& home) noexcept;
   Progress copy_home_by_commands(GranuleRange run, HomePort& home) noexcept;
-  Status write_copy_by_commands(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept;
-  void read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end, std::byte* staging) noexcept;
+  Status write_part(GranuleIndex g, std::uint64_t offset, std::span<const std::byte> from) noexcept;
+  Status read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end,
+                          std::byte* staging) noexcept;
   /// Moves whole granules; `staging` holds them one after the other.
-  void copy(detail::PagingOp op, GranuleRange run, std::span<const std::byte> staging) noexcept;
-  /// Posts `make(0)` to `make(count - 1)` and waits for all.
+  Status copy(detail::PagingOp op, GranuleRange run, std::span<const std::byte> staging) noexcept;
+  /// Posts `make(0)` to `make(count - 1)` and waits for all. Valid answers: ok; device_failed.
   template <class Make>
-  void execute(std::uint64_t count, const Make& make) noexcept;
+  Status execute(std::uint64_t count, const Make& make) noexcept;
   /// Lets device threads use granules: opens the frames, then the entries.
   Progress publish(GranuleRange run, Right right) noexcept;
   /// Takes the write right, or all. Stops where device threads do not let go.
@@ -93,5 +95,11 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   /// detail::PageEntry's rights of each granule. Written under the granule's transaction.
   os::GrowingTable<std::atomic<std::uint32_t>> rights_;
 };
+
+/// Runs a kernel that may fault on `regions`, which are DemandRegions of one device; `run` does it, and
+/// returns when it has ended. A fault that could not be served is the launch's outcome.
+/// \throws Error(resources); what `run` throws
+LaunchResult run_on_demand(Paging& paging, std::span<Region* const> regions,
+                           const std::function<LaunchResult()>& run);
 
 }  // namespace aprime::device

@@ -10,6 +10,7 @@
 
 #include "aprime/access.hpp"
 #include "aprime/error.hpp"
+#include "aprime/launch.hpp"
 #include "aprime/runtime.hpp"
 #include "aprime/units.hpp"
 #include "host/device/executor.hpp"
@@ -161,16 +162,21 @@ class Device {
   virtual ~Device() = default;
 
   const DeviceInfo& info() const noexcept { return info_; }
+  /// To be called before the device is shared.
+  void set_chosen_because(std::string why) { info_.chosen_because = std::move(why); }
   FramePool& frames() noexcept { return frames_; }
   ByteCount frame_bytes() const noexcept { return frame_bytes_; }
 
   /// Begins to hold granules of a file. The handler must outlive the region. \throws Error(resources)
   virtual std::unique_ptr<Region> attach(RegionParams params, FaultHandler& handler) = 0;
 
-  /// Runs a grid to its end on the device's threads, which may touch the regions `on_demand` through their
-  /// `paged_window`s. \throws Error(resources)
+  /// Runs a grid to its end on the device, which may touch the regions `on_demand` through their
+  /// `paged_window`s. \throws Error(invalid_argument) if the kernel was not compiled for this kind of device;
+  /// Error(resources | device_failed); what `Executor::run` throws for a grid that cannot be launched
   virtual LaunchResult run(const detail::KernelBody& body, const Grid& grid,
                            std::span<Region* const> on_demand = {}) = 0;
+  /// Runs a task to its end. \throws Error(invalid_argument) likewise; what the task throws
+  virtual void run_task(detail::LaunchClosure& task, const std::string& /*name*/) { task.run_task(); }
 
   /// Software-paged: the device address of a frame; contiguous frames have contiguous addresses. nullptr on a
   /// hardware-paged device.
@@ -194,10 +200,20 @@ class Device {
   FramePool frames_;
 };
 
+/// Fewer frames than this leave eviction no choice.
+inline constexpr std::uint64_t kFramesMin = 16;
+/// How many frames the memory of the options holds. \throws Error(invalid_argument) that names the option
+FrameCount frames_in_budget(const DeviceOptions& options, ByteCount frame_bytes);
+
 /// The emulated device in its hardware-paged personality ("faulting"). \throws Error(resources |
 /// invalid_argument)
 std::unique_ptr<Device> make_emulated_faulting(const DeviceOptions& options, ByteCount frame_bytes);
 /// The emulated device in its software-paged personality ("strict"), a model of CUDA. \throws likewise
 std::unique_ptr<Device> make_emulated_strict(const DeviceOptions& options, ByteCount frame_bytes);
+/// Why there can be no CUDA device here, in words; empty if there can.
+std::string why_no_cuda();
+/// The first GPU. \throws Error(resources) as `why_no_cuda` says; Error(device_memory) if the GPU has less
+/// memory free than is asked for; Error(invalid_argument | device_failed)
+std::unique_ptr<Device> make_cuda(const DeviceOptions& options, ByteCount frame_bytes);
 
 }  // namespace aprime::device

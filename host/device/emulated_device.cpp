@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -25,33 +24,6 @@ struct GuardedBody {
   }
 };
 
-FrameCount frames_for(const DeviceOptions& options, ByteCount frame_bytes) {
-  if (!GranuleSize::is_valid(frame_bytes)) {
-    throw Error(Errc::invalid_argument,
-                fmt::format("a frame of {} bytes: it must be a power of two between 4 KiB and 2 MiB",
-                            frame_bytes.value));
-  }
-  const FrameCount frames{options.memory.value / frame_bytes.value};
-  if (frames.value < EmulatedDevice::kFramesMin) {
-    throw Error(
-        Errc::invalid_argument,
-        fmt::format(
-            "DeviceOptions::memory: {} bytes are too few for granules of {} bytes; an emulated device "
-            "needs at least {} ({} granules)",
-            options.memory.value, frame_bytes.value, EmulatedDevice::kFramesMin * frame_bytes.value,
-            EmulatedDevice::kFramesMin));
-  }
-  // Frame numbers are kept in 32 bits, and one value stands for none.
-  if (frames.value >= std::numeric_limits<std::uint32_t>::max()) {
-    throw Error(
-        Errc::invalid_argument,
-        fmt::format(
-            "DeviceOptions::memory: {} bytes are too many for granules of {} bytes; choose larger ones",
-            options.memory.value, frame_bytes.value));
-  }
-  return frames;
-}
-
 unsigned workers_for(const DeviceOptions& options) noexcept {
   return options.workers != 0 ? options.workers : std::max(1u, std::thread::hardware_concurrency());
 }
@@ -72,15 +44,21 @@ EmulatedDevice::EmulatedDevice(const DeviceOptions& options, ByteCount frame_byt
     : Device(DeviceInfo{.name = std::move(character.name),
                         .description = std::move(character.description),
                         .hardware_paged = character.hardware_paged,
-                        .memory = ByteCount{frames_for(options, frame_bytes).value * frame_bytes.value},
+                        .memory = ByteCount{frames_in_budget(options, frame_bytes).value * frame_bytes.value},
                         .workers = workers_for(options)},
-             frame_bytes, frames_for(options, frame_bytes)),
+             frame_bytes, frames_in_budget(options, frame_bytes)),
       executor_(start_workers(workers_for(options))) {}
 
 LaunchResult EmulatedDevice::run(const detail::KernelBody& body, const Grid& grid,
                                  std::span<Region* const> /*on_demand*/) {
+  if (body.run == nullptr) {
+    throw Error(Errc::invalid_argument,
+                fmt::format("kernel {}: only nvcc has compiled it, so it runs on a CUDA device only; let a "
+                            "plain C++ compiler compile the file that launches it, and name it in a .cu file",
+                            body.name));
+  }
   const GuardedBody guarded{body, wild_pointers_};
-  return executor_.run({&guarded, &GuardedBody::run, body.name}, grid);
+  return executor_.run({&guarded, &GuardedBody::run, body.name, {}}, grid);
 }
 
 void EmulatedDevice::describe(const KernelFault& fault, DeviceFaultStatus& out) const {

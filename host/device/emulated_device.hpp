@@ -16,9 +16,6 @@ Executor start_workers(unsigned workers);
 /// kernel.
 class EmulatedDevice : public Device {
  public:
-  /// Fewer frames than this leave eviction no choice.
-  static constexpr std::uint64_t kFramesMin = 16;
-
   LaunchResult run(const detail::KernelBody& body, const Grid& grid,
                    std::span<Region* const> on_demand = {}) override;
   void describe(const KernelFault& fault, DeviceFaultStatus& out) const override;

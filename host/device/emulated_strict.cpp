@@ -62,25 +62,7 @@ class EmulatedStrict final : public EmulatedDevice, public PagingSource {
   LaunchResult run(const detail::KernelBody& body, const Grid& grid,
                    std::span<Region* const> on_demand) override {
     if (on_demand.empty()) return EmulatedDevice::run(body, grid);
-    std::vector<PagedRegion*> regions;
-    for (Region* region : on_demand) regions.push_back(&static_cast<DemandRegion*>(region)->paged());
-    paging_->begin(regions);
-    LaunchResult result;
-    try {
-      result = EmulatedDevice::run(body, grid);
-    } catch (...) {
-      paging_->end(false);
-      throw;
-    }
-    paging_->end(result.completed());
-    const std::optional<Paging::Failure> failure = paging_->failure();
-    if (failure && (result.completed() || result.outcome == LaunchOutcome::fault)) {
-      result.outcome = LaunchOutcome::fault;
-      result.fault =
-          fault_in_file(failure->status ? FaultReason::refused : FaultReason::outside_span, failure->region,
-                        failure->at, failure->write, failure->status.value_or(Status{}));
-    }
-    return result;
+    return run_on_demand(*paging_, on_demand, [&] { return EmulatedDevice::run(body, grid); });
   }
 
   std::byte* frame_address(FrameIndex frame) noexcept override { return memory_.address(frame); }
@@ -100,17 +82,18 @@ class EmulatedStrict final : public EmulatedDevice, public PagingSource {
     if (!paging_) {
       pager_.reset(new Executor(start_workers(1)));
       paging_ = std::make_unique<Paging>(paging_memory_, memory_.alias(), frames_.capacity(),
-                                         [this](const detail::PagingPort* port) { run_pager(port); });
+                                         [this](const detail::PagingPort* port) { return run_pager(port); });
     }
     return *paging_;
   }
   PagingMemory& paging_memory() noexcept override { return paging_memory_; }
 
-  void run_pager(const detail::PagingPort* port) {
+  Status run_pager(const detail::PagingPort* port) {
     const auto run = [](const void* closure, detail::ThreadCursor& cursor) {
       while (cursor.next()) detail::PagerKernel{}(*static_cast<const detail::PagingPort* const*>(closure));
     };
     static_cast<void>(pager_->run({&port, run, "pager"}, Grid{{1}, {kPagerLanes}}));
+    return {};
   }
 
   LeasedFrames memory_;

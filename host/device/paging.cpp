@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -75,8 +76,7 @@ class Backoff {
 
 }  // namespace
 
-Paging::Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames,
-               std::function<void(const detail::PagingPort*)> run_pager)
+Paging::Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames, RunPager run_pager)
     : run_pager_(std::move(run_pager)),
       port_(nullptr),
       staging_(std::span(memory.shared(kStagingBuffers * StagingPool::kBufferBytes),
@@ -139,9 +139,10 @@ void Paging::begin(std::span<PagedRegion* const> regions) {
 }
 
 void Paging::end(bool completed) noexcept {
-  if (!completed)
+  if (!completed || was_stopped())
     for (const PagedRegion* region : regions_)
-      await(post({.op = PagingOp::sweep, .entry = region->table().data(), .value = region->table().size()}));
+      static_cast<void>(await(
+          post({.op = PagingOp::sweep, .entry = region->table().data(), .value = region->table().size()})));
   for (PagedRegion* region : regions_) region->leave_session();
   active_.store(false);
   const sync::Lock lock(mutex_);
@@ -154,6 +155,11 @@ void Paging::end(bool completed) noexcept {
     failure_ = {static_cast<RegionId>(outside.region), ByteOffset{outside.offset}, outside.write != 0, {}};
 }
 
+bool Paging::was_stopped() const noexcept {
+  return word(*port_->stop).load() != 0 ||
+         word(port_->failure->session).load(std::memory_order_acquire) == word(*port_->session).load();
+}
+
 std::optional<Paging::Failure> Paging::failure() const {
   const sync::Lock lock(mutex_);
   return failure_;
@@ -163,7 +169,7 @@ Paging::Ticket Paging::post(const PagingCommand& command) noexcept {
   const Ticket ticket = next_ticket_.fetch_add(1, std::memory_order_relaxed);
   PagingCommand& slot = port_->commands[ticket % detail::kPagingCommands];
   if (ticket >= detail::kPagingCommands) {
-    for (Backoff backoff; !is_done(ticket - detail::kPagingCommands);) backoff.pause();
+    for (Backoff backoff; !is_done(ticket - detail::kPagingCommands) && !broken_.load();) backoff.pause();
   }
   slot.op = command.op;
   slot.bytes = command.bytes;
@@ -181,17 +187,19 @@ bool Paging::is_done(Ticket ticket) const noexcept {
          ticket;
 }
 
-void Paging::await(Ticket ticket) noexcept {
-  for (Backoff backoff; !is_done(ticket);) backoff.pause();
+Status Paging::await(Ticket ticket) noexcept {
+  for (Backoff backoff; !is_done(ticket); backoff.pause())
+    if (broken_.load(std::memory_order_acquire)) return broken_why_;
+  return {};
 }
 
-bool Paging::await_release(Ticket ticket) noexcept {
+Status Paging::await_release(Ticket ticket) noexcept {
   const auto deadline = Clock::now() + kReleaseWaitMax;
-  for (Backoff backoff; !is_done(ticket);) {
-    if (Clock::now() > deadline) return false;
-    backoff.pause();
+  for (Backoff backoff; !is_done(ticket); backoff.pause()) {
+    if (broken_.load(std::memory_order_acquire)) return broken_why_;
+    if (Clock::now() > deadline) return {Errc::resources, ETIMEDOUT, {}};
   }
-  return true;
+  return {};
 }
 
 void Paging::serve_faults() noexcept {
@@ -259,7 +267,11 @@ void Paging::run_pagers() noexcept {
       if (session_ == last) return;
       last = session_;
     }
-    run_pager_(port_);
+    const Status status = run_pager_(port_);
+    if (!status.is_ok() && !broken_.load()) {
+      broken_why_ = status;
+      broken_.store(true, std::memory_order_release);
+    }
     {
       const sync::Lock lock(mutex_);
       pager_runs_ = false;

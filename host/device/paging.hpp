@@ -66,11 +66,13 @@ class PagedRegion {
 /// own, of which one at a time looks for new ones.
 class Paging {
  public:
-  /// `run_pager` runs detail::PagerKernel once, until `port()->pager_leave` is set; on a thread of its own.
+  /// Runs detail::PagerKernel once, until `port->pager_leave` is set; called on a thread of its own. Does not
+  /// throw. Not ok: the device has failed, and executes nothing any more.
+  using RunPager = std::function<Status(const detail::PagingPort* port)>;
+
   /// `frames`: of the device, at `frame_memory` for the pager. `memory` must outlive this.
-  /// \throws Error(resources)
-  Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames,
-         std::function<void(const detail::PagingPort*)> run_pager);
+  /// \throws Error(resources; what `memory` throws)
+  Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames, RunPager run_pager);
   /// \pre no session
   ~Paging();
   Paging(const Paging&) = delete;
@@ -80,8 +82,7 @@ class Paging {
 
   /// A kernel that may fault on these regions is about to start. \throws Error(resources)
   void begin(std::span<PagedRegion* const> regions);
-  /// It has ended; `completed`: of itself, so that none of its threads left a pin behind. Afterwards no
-  /// thread is inside the regions on its behalf.
+  /// It has ended; `completed`: of itself. Afterwards no thread is inside the regions on its behalf.
   void end(bool completed) noexcept;
 
   /// Why a fault of the last session could not be served, if one could not.
@@ -98,9 +99,11 @@ class Paging {
   using Ticket = std::uint64_t;
   /// Waits while the ring is full.
   Ticket post(const detail::PagingCommand& command) noexcept;
-  void await(Ticket ticket) noexcept;
-  /// The same for a command that waits for device threads to let go. False if they do not within 30 s.
-  bool await_release(Ticket ticket) noexcept;
+  /// Valid answers: ok; device_failed.
+  Status await(Ticket ticket) noexcept;
+  /// The same for a command that waits for device threads to let go. Valid answers: ok; device_failed;
+  /// resources if they do not within 30 s.
+  Status await_release(Ticket ticket) noexcept;
 
   /// Where copies pass through. A lease's address is its `staging_at` plus `port()->staging`.
   StagingPool& staging() noexcept { return staging_; }
@@ -115,11 +118,13 @@ class Paging {
   void fail(const Failure& failure) noexcept;
   void run_pagers() noexcept;
   bool is_done(Ticket ticket) const noexcept;
+  /// Threads may have ended in the middle of something.
+  bool was_stopped() const noexcept;
 
   static constexpr unsigned kServiceThreads = 4;
   static constexpr unsigned kStagingBuffers = 8;
 
-  const std::function<void(const detail::PagingPort*)> run_pager_;
+  const RunPager run_pager_;
   /// Constant after construction.
   detail::PagingPort* port_;
   StagingPool staging_;
@@ -133,6 +138,9 @@ class Paging {
   /// Changed by begin and end, while nobody serves.
   std::vector<PagedRegion*> regions_;
   std::atomic<bool> active_{false};
+  /// The device executes nothing any more; the reason is in `broken_why_`, written before.
+  std::atomic<bool> broken_{false};
+  Status broken_why_;
 
   mutable sync::Mutex mutex_{sync::LockRank::errors};
   std::condition_variable_any changed_;

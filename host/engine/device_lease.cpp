@@ -232,7 +232,8 @@ bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Us
     const std::string& path = aligned_for.file->path();
     const ByteOffset at = aligned_for.bytes.first;
     // What cannot be written home stays where it is, and that is the caller's answer.
-    if (!why.is_ok()) throw_if_failed({why.code, why.system_error, at}, path, "make room for a lease");
+    if (!why.is_ok())
+      throw_if_failed({why.code, why.system_error, at, why.reason}, path, "make room for a lease");
     if (Clock::now() > deadline) throw_if_failed({Errc::device_memory, 0, at}, path, "lease");
     std::this_thread::sleep_for(kRetryPause);
   }

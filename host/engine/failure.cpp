@@ -24,6 +24,7 @@ std::string_view reason_and_remedy(Errc code) {
     case Errc::resources:
       return "out of memory or memory areas; see vm.max_map_count and the limits of the process";
     case Errc::kernel_failed: return "the kernel failed";
+    case Errc::device_failed: return "the device failed";
   }
   return "unknown error";
 }
@@ -39,6 +40,7 @@ std::string describe(const Status& status, const std::string& path, std::string_
   std::string text = fmt::format("{}: {}", path, doing);
   if (has_place(status.code)) text += fmt::format(" at offset {}", status.offset.value);
   text += fmt::format(": {}", reason_and_remedy(status.code));
+  if (status.reason != nullptr) text += fmt::format(": {}", status.reason);
   if (status.system_error != 0) text += fmt::format(" ({})", std::strerror(status.system_error));
   return text;
 }

@@ -57,7 +57,7 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
       if (use.get() == nullptr) continue;
       const Status status = use.get()->evict(device, claim.victim.granule);
       // Where it failed may be in another file; the place that is told is the one that was asked for.
-      if (!status.is_ok()) why = {status.code, status.system_error, why.offset};
+      if (!status.is_ok()) why = {status.code, status.system_error, why.offset, status.reason};
       if (++failures < patience) continue;
     }
     // Each frame was asked for about twice. Those that could not be written home will not be soon.

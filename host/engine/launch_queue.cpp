@@ -146,7 +146,7 @@ DeviceFaultStatus LaunchQueue::run_on_device(Launch& launch) {
   launch.closure->bind(placement.memory);
   DeviceFaultStatus status;
   if (!launch.grid) {
-    launch.closure->run_task();
+    slot_.device().run_task(*launch.closure, launch.name);
     return status;
   }
   const device::LaunchResult result =

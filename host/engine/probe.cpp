@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "aprime/runtime.hpp"
+#include "host/device/device.hpp"
 #include "host/os/memory.hpp"
 #include "host/os/userfault.hpp"
 #include "host/trace/trace.hpp"
@@ -60,6 +61,15 @@ Feature area_feature() {
   return f;
 }
 
+Feature cuda_feature() {
+  const std::string obstacle = device::why_no_cuda();
+  Feature f{"cuda", obstacle.empty(), obstacle.empty() ? "there is a GPU" : obstacle, {}, {}};
+  if (f.available) return f;
+  f.cost = "kernels run on the CPU, by the emulated device";
+  f.remedy = "an NVIDIA GPU since Turing with its driver, and a build with APRIME_ENABLE_CUDA=ON";
+  return f;
+}
+
 Feature processor_feature() {
   const unsigned n = std::thread::hardware_concurrency();
   return {"processors", n > 0, fmt::format("{} for kernels of the emulated device", n), {}, {}};
@@ -85,7 +95,8 @@ Feature nvtx_feature() {
 }  // namespace
 
 std::vector<Feature> probe_features() {
-  return {userfaultfd_feature(), area_feature(), page_size_feature(), processor_feature(), nvtx_feature()};
+  return {cuda_feature(),      userfaultfd_feature(), area_feature(),
+          page_size_feature(), processor_feature(),   nvtx_feature()};
 }
 
 }  // namespace aprime

@@ -15,12 +15,25 @@ namespace aprime {
 namespace {
 
 std::unique_ptr<device::Device> make_device(const DeviceOptions& options, ByteCount frame_bytes) {
-  switch (options.kind) {
-    case DeviceKind::automatic:
-    case DeviceKind::emulated: return device::make_emulated_faulting(options, frame_bytes);
-    case DeviceKind::emulated_strict: return device::make_emulated_strict(options, frame_bytes);
+  std::string why = "it was asked for";
+  DeviceKind kind = options.kind;
+  if (kind == DeviceKind::automatic) {
+    const std::string no_cuda = device::why_no_cuda();
+    kind = no_cuda.empty() ? DeviceKind::cuda : DeviceKind::emulated;
+    why = no_cuda.empty() ? "it is the best there is" : "there is no CUDA device: " + no_cuda;
   }
-  throw Error(Errc::invalid_argument, "unknown device kind");
+  const auto make = [&]() -> std::unique_ptr<device::Device> {
+    switch (kind) {
+      case DeviceKind::cuda: return device::make_cuda(options, frame_bytes);
+      case DeviceKind::emulated: return device::make_emulated_faulting(options, frame_bytes);
+      case DeviceKind::emulated_strict: return device::make_emulated_strict(options, frame_bytes);
+      case DeviceKind::automatic: break;
+    }
+    throw Error(Errc::invalid_argument, "unknown device kind");
+  };
+  std::unique_ptr<device::Device> made = make();
+  made->set_chosen_because(std::move(why));
+  return made;
 }
 
 std::shared_ptr<engine::RuntimeState> make_state(const RuntimeOptions& options) {

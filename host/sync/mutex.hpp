@@ -44,6 +44,8 @@ enum class LockRank : std::uint8_t {
   workers,
   /// A frame pool's table: bounded searches only. Taken on fault paths.
   frames,
+  /// A CUDA device's queue of copies: a few pointers. Taken on fault paths.
+  copies,
 };
 
 /// A mutex that knows its rank; debug builds abort when locks are taken out of order.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "aprime/access.hpp"
+#include "aprime/cuda.hpp"
 #include "aprime/device_span.hpp"
 #include "aprime/error.hpp"
 #include "aprime/grid.hpp"

@@ -33,6 +33,9 @@ enum class Errc : std::uint8_t {
   /// A kernel went wrong in a way that is not a fault on a mapping (exception, divergent barrier, wild
   /// pointer).
   kernel_failed,
+  /// A call to the device's driver failed: the message names it. Bytes that only the device had are lost if
+  /// this goes on.
+  device_failed,
 };
 
 /// Outcome of an internal operation on a fault path: no allocation, no exception. `offset` is meaningful
@@ -41,6 +44,8 @@ struct [[nodiscard]] Status {
   Errc code = Errc::ok;
   int system_error = 0;
   ByteOffset offset{};
+  /// With device_failed: which call failed and why, in words. Static storage; null otherwise.
+  const char* reason = nullptr;
 
   constexpr bool is_ok() const noexcept { return code == Errc::ok; }
 };

@@ -75,6 +75,15 @@ struct LeasedMemory {
   std::uint64_t first = 0;
 };
 
+/// A task with its arguments for CUDA, its type erased. `run` puts its work on a `cudaStream_t`; it may wait
+/// for it, and throw. Null if no file of the program that nvcc compiled names the task.
+struct CudaTask {
+  using Run = void (*)(const void* call, void* stream);
+
+  const void* call = nullptr;
+  Run run = nullptr;
+};
+
 /// A launch whose arguments are known but whose leases are not yet placed.
 class LaunchClosure {
  public:
@@ -86,6 +95,8 @@ class LaunchClosure {
   virtual KernelBody body() const noexcept = 0;
   /// Runs it once on the calling thread. \pre bind was called; the launch is a task
   virtual void run_task() = 0;
+  /// The task for CUDA. \pre likewise
+  virtual CudaTask task() const noexcept = 0;
 };
 
 /// What a kernel receives for an argument of a launch.
@@ -107,22 +118,43 @@ struct BoundArgument<DemandArgument<right>> {
   static type bind(const LeasedMemory& at) noexcept { return {at.window, at.first, at.size}; }
 };
 
-template <class Kernel, class... Args>
-class ClosureFor final : public LaunchClosure {
- public:
-  ClosureFor(Kernel kernel, std::tuple<std::decay_t<Args>...> args, std::string name)
-      : kernel_(std::move(kernel)), args_(std::move(args)), name_(std::move(name)) {}
+template <class A>
+using Bound = typename BoundArgument<std::decay_t<A>>::type;
 
-  void bind(std::span<const LeasedMemory> leased) override {
+/// A kernel (or task) and what it is called with.
+template <class Kernel, class... BoundArgs>
+struct KernelCall {
+  Kernel kernel;
+  std::tuple<BoundArgs...> arguments;
+};
+
+/// How CUDA starts a kernel and runs a task: null until a file that nvcc compiles says so
+/// (APRIME_CUDA_KERNEL, APRIME_CUDA_TASK in aprime/cuda.hpp), which it does before main. `call` is a
+/// KernelCall<Kernel, BoundArgs...>. Variables, so that the file with the launch, compiled by any compiler,
+/// is the same with and without CUDA.
+template <class Kernel, class... BoundArgs>
+constinit inline CudaKernel::Start cuda_kernel = nullptr;
+template <class Task, class... BoundArgs>
+constinit inline CudaTask::Run cuda_task = nullptr;
+
+/// What every closure does, whatever compiled the launch.
+template <class Kernel, class... Args>
+class BoundClosure : public LaunchClosure {
+ public:
+  BoundClosure(Kernel kernel, std::tuple<std::decay_t<Args>...> args, std::string name)
+      : call_{std::move(kernel), {}}, args_(std::move(args)), name_(std::move(name)) {}
+
+  void bind(std::span<const LeasedMemory> leased) final {
     std::size_t next = 0;
     bind_each(leased, next, std::index_sequence_for<Args...>{});
   }
-  KernelBody body() const noexcept override { return {this, &run_threads, name_.c_str()}; }
-  void run_task() override { std::apply(kernel_, bound_); }
+
+ protected:
+  KernelCall<Kernel, Bound<Args>...> call_;
+  std::tuple<std::decay_t<Args>...> args_;
+  std::string name_;
 
  private:
-  using Bound = std::tuple<typename BoundArgument<std::decay_t<Args>>::type...>;
-
   template <std::size_t... I>
   void bind_each([[maybe_unused]] std::span<const LeasedMemory> leased, [[maybe_unused]] std::size_t& next,
                  std::index_sequence<I...>) {
@@ -132,23 +164,51 @@ class ClosureFor final : public LaunchClosure {
   void bind_one(std::span<const LeasedMemory> leased, std::size_t& next) {
     using Argument = std::tuple_element_t<I, std::tuple<std::decay_t<Args>...>>;
     if constexpr (BoundArgument<Argument>::is_request) {
-      std::get<I>(bound_) = BoundArgument<Argument>::bind(leased[next++]);
+      std::get<I>(call_.arguments) = BoundArgument<Argument>::bind(leased[next++]);
     } else {
-      std::get<I>(bound_) = std::get<I>(args_);
+      std::get<I>(call_.arguments) = std::get<I>(args_);
     }
   }
+};
+
+/// The closure of a launch that a plain C++ compiler compiled: the emulated devices run it as it is, CUDA
+/// runs what nvcc made of the same kernel.
+template <class Kernel, class... Args>
+class HostClosure final : public BoundClosure<Kernel, Args...> {
+  using Base = BoundClosure<Kernel, Args...>;
+
+ public:
+  using Base::Base;
+
+  KernelBody body() const noexcept override {
+    return {this, &run_threads, this->name_.c_str(), {&this->call_, cuda_kernel<Kernel, Bound<Args>...>}};
+  }
+  void run_task() override { std::apply(this->call_.kernel, this->call_.arguments); }
+  CudaTask task() const noexcept override { return {&this->call_, cuda_task<Kernel, Bound<Args>...>}; }
+
+ private:
   /// Only instantiated for grids: a task's callable need not be callable as a kernel is.
   static void run_threads(const void* closure, ThreadCursor& cursor) {
-    const auto* self = static_cast<const ClosureFor*>(closure);
-    const Bound bound = self->bound_;
-    while (cursor.next()) std::apply(self->kernel_, bound);
+    const auto* self = static_cast<const HostClosure*>(closure);
+    const auto bound = self->call_.arguments;
+    while (cursor.next()) std::apply(self->call_.kernel, bound);
   }
-
-  Kernel kernel_;
-  std::tuple<std::decay_t<Args>...> args_;
-  Bound bound_{};
-  std::string name_;
 };
+
+/// The compiler of the file that launches, as a type, so that what it instantiates has a name of its own: a
+/// program may launch one kernel from files of both compilers.
+struct HostCompiler {
+  template <class Kernel, class... Args>
+  using KernelClosure = HostClosure<Kernel, Args...>;
+  template <class Task, class... Args>
+  using TaskClosure = HostClosure<Task, Args...>;
+};
+struct NvccCompiler;  // aprime/cuda.hpp
+#ifdef __CUDACC__
+using ThisCompiler = NvccCompiler;
+#else
+using ThisCompiler = HostCompiler;
+#endif
 
 template <class A>
 void collect_request(std::vector<LeaseRequest>&, const A&) {}

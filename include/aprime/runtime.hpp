@@ -10,6 +10,9 @@
 #include <vector>
 
 #include "aprime/access.hpp"
+#ifdef __CUDACC__
+#include "aprime/cuda.hpp"
+#endif
 #include "aprime/launch.hpp"
 #include "aprime/mapping.hpp"
 #include "aprime/mount.hpp"
@@ -27,16 +30,30 @@ enum class DeviceKind : std::uint8_t {
   /// Emulated, software-paged as CUDA is: kernels may touch only what their launch leased, and an access
   /// outside stops them.
   emulated_strict,
+  /// The first GPU that CUDA shows (see CUDA_VISIBLE_DEVICES), software-paged. Only in a library that was
+  /// built with CUDA.
+  cuda,
+};
+
+/// What a CUDA device's frames are made of.
+enum class DeviceMemoryKind : std::uint8_t {
+  /// cudaMalloc.
+  device,
+  /// cudaMallocManaged, with the GPU as its preferred location: other CUDA code of the program may use the
+  /// addresses on the CPU.
+  managed,
 };
 
 struct DeviceOptions {
   DeviceKind kind = DeviceKind::automatic;
-  /// Device memory budget in bytes; at least 16 granules for an emulated device.
+  /// Device memory budget in bytes; at least 16 granules, and at most what a GPU has free.
   ByteCount memory{std::uint64_t{256} << 20};
   /// CPU threads that run its kernels; one for each CPU if 0.
   unsigned workers = 0;
   /// For tests: behave as on a machine without userfaultfd.
   bool without_userfaultfd = false;
+  /// For a CUDA device.
+  DeviceMemoryKind memory_kind = DeviceMemoryKind::device;
 };
 
 struct RuntimeOptions {
@@ -52,12 +69,15 @@ struct RuntimeOptions {
 
 /// What a device is.
 struct DeviceInfo {
-  /// Name as in `--device`: emulated, emulated-strict.
+  /// Name as in `--device`: cuda, emulated, emulated-strict.
   std::string name;
-  /// What it is in words, why it was chosen, and how it traps.
+  /// What it is in words, and how it traps.
   std::string description;
+  /// Why it was chosen: it was asked for, or the best there is, and then why there is nothing better.
+  std::string chosen_because{};
   bool hardware_paged = false;
   ByteCount memory{};
+  /// CPU threads, or multiprocessors of a GPU.
   unsigned workers = 0;
 };
 
@@ -106,13 +126,17 @@ class Runtime {
   /// together; on a hardware-paged one they are faulted in as the kernel touches them. Arguments made by
   /// `demand_read` and `demand_read_write` are received as `DemandBytes` (convertible to `device_span<T>`)
   /// and are faulted in on both.
-  template <class Kernel, class... Args>
+  ///
+  /// A file that a plain C++ compiler compiles launches for every kind of device; on CUDA the kernel must
+  /// also be named in a file that nvcc compiles (APRIME_CUDA_KERNEL in aprime/cuda.hpp). A file that nvcc
+  /// compiles launches for CUDA only.
+  template <class Kernel, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch(const Grid& grid, const LaunchOptions& options, Kernel kernel, const Args&... args) {
     std::vector<LeaseRequest> requests;
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Kernel).name()) : options.name;
-    auto closure =
-        std::make_unique<detail::ClosureFor<Kernel, Args...>>(std::move(kernel), std::tuple(args...), name);
+    auto closure = std::make_unique<typename Compiler::template KernelClosure<Kernel, Args...>>(
+        std::move(kernel), std::tuple(args...), name);
     return submit(options.device, name, &grid, std::move(closure), std::move(requests));
   }
   template <class Kernel, class... Args>
@@ -123,15 +147,15 @@ class Runtime {
 
   /// Runs `task(args...)` once on a thread of the device, in order with launches: for library algorithms
   /// (sort, reduce) over leased memory. Its leases are resident and pinned while it runs on every kind of
-  /// device, and must fit its memory together.
-  template <class Task, class... Args>
+  /// device, and must fit its memory together. On CUDA it runs what APRIME_CUDA_TASK named for it.
+  template <class Task, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch_task(const LaunchOptions& options, Task task, const Args&... args) {
     static_assert((!detail::is_on_demand<Args> && ...), "only a kernel can fault: lease what a task needs");
     std::vector<LeaseRequest> requests;
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Task).name()) : options.name;
-    auto closure =
-        std::make_unique<detail::ClosureFor<Task, Args...>>(std::move(task), std::tuple(args...), name);
+    auto closure = std::make_unique<typename Compiler::template TaskClosure<Task, Args...>>(
+        std::move(task), std::tuple(args...), name);
     return submit(options.device, name, nullptr, std::move(closure), std::move(requests));
   }
 

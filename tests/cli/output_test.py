@@ -34,8 +34,9 @@ class Output(CliTest):
         process = self.aprime("info", "--json")
         self.assertEqual((process.returncode, process.stderr), (0, b""))
         info = json.loads(process.stdout)
-        self.assertEqual([device["name"] for device in info["devices"]], list(DEVICES))
-        self.assertIn(info["default_device"], DEVICES)
+        self.assertEqual([device["name"] for device in info["devices"]], ["cuda", *DEVICES])
+        self.assertIn(info["default_device"], ["cuda", *DEVICES])
+        self.assertTrue(info["default_because"])
         self.assertTrue(info["features"])
         for feature in info["features"]:
             if not feature["available"]:

@@ -35,10 +35,10 @@ class PlainFile {
 
 }  // namespace
 
-std::vector<Personality> personalities() {
-  return {{"emulated", DeviceKind::emulated, false},
-          {"emulated_without_userfaultfd", DeviceKind::emulated, true},
-          {"emulated_strict", DeviceKind::emulated_strict, false}};
+std::vector<Personality> watching_personalities() {
+  std::vector<Personality> all = personalities();
+  std::erase_if(all, [](const Personality& p) { return !p.watches_kernels; });
+  return all;
 }
 
 World::World(const Personality& personality, const WorldOptions& options)
@@ -47,7 +47,8 @@ World::World(const Personality& personality, const WorldOptions& options)
   const DeviceOptions device{.kind = personality.kind,
                              .memory = options.device_memory,
                              .workers = options.workers,
-                             .without_userfaultfd = personality.without_userfaultfd};
+                             .without_userfaultfd = personality.without_userfaultfd,
+                             .memory_kind = personality.memory_kind};
   runtime_ = std::make_unique<Runtime>(RuntimeOptions{.devices = std::vector(options.devices, device),
                                                       .granule = options.granule,
                                                       .host_access = options.host_access,

@@ -27,8 +27,15 @@ struct Personality {
   const char* name;
   DeviceKind kind;
   bool without_userfaultfd;
+  /// Stops a kernel that touches what it may not. A GPU does not: it may end the process's use of it, or not
+  /// notice.
+  bool watches_kernels = true;
+  DeviceMemoryKind memory_kind = DeviceMemoryKind::device;
 };
+/// Each program that runs the suite brings its own.
 std::vector<Personality> personalities();
+/// Those that watch their kernels.
+std::vector<Personality> watching_personalities();
 inline void PrintTo(const Personality& p, std::ostream* out) { *out << p.name; }
 
 inline constexpr std::uint64_t kPage = 4096;
@@ -155,6 +162,11 @@ bool eventually(const std::function<bool()>& condition);
 
 }  // namespace aprime::contract
 
+/// For what only a device does that watches its kernels.
+#define APRIME_WATCHING_SUITE(suite)                                                                     \
+  GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(suite);                                                  \
+  INSTANTIATE_TEST_SUITE_P(device, suite, testing::ValuesIn(aprime::contract::watching_personalities()), \
+                           [](const auto& instance) { return std::string(instance.param.name); })
 #define APRIME_CONTRACT_SUITE(suite)                                                            \
   INSTANTIATE_TEST_SUITE_P(device, suite, testing::ValuesIn(aprime::contract::personalities()), \
                            [](const auto& instance) { return std::string(instance.param.name); })

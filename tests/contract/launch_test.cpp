@@ -11,6 +11,8 @@ namespace {
 
 using Launch = Contract;
 APRIME_CONTRACT_SUITE(Launch);
+class Watched : public Contract {};
+APRIME_WATCHING_SUITE(Watched);
 
 bool contains(const std::string& text, const std::string& what) {
   return text.find(what) != std::string::npos;
@@ -213,7 +215,7 @@ struct ThrowInOneThread {
   }
 };
 
-TEST_P(Launch, emulated_an_exception_in_a_kernel_ends_the_launch) {
+TEST_P(Watched, emulated_an_exception_in_a_kernel_ends_the_launch) {
   World world(GetParam());
   const Mapping m = world.map_new(Bytes(kGranule));
   const DeviceFaultStatus status =
@@ -236,7 +238,7 @@ TEST_P(Launch, an_impossible_grid_is_refused_in_words) {
   EXPECT_EQ(read_bytes(m), Bytes(kGranule));
 }
 
-TEST_P(Launch, a_store_to_a_file_mapped_for_reading_stops_the_kernel) {
+TEST_P(Watched, a_store_to_a_file_mapped_for_reading_stops_the_kernel) {
   World world(GetParam());
   const std::string path = world.file(pattern(2 * kGranule));
   const Mapping m = world.map(path, Access::read);
@@ -256,7 +258,7 @@ TEST_P(Launch, a_store_to_a_file_mapped_for_reading_stops_the_kernel) {
   EXPECT_EQ(plain_read(path), pattern(2 * kGranule));
 }
 
-TEST_P(Launch, without_a_lease_a_software_paged_kernel_may_touch_nothing) {
+TEST_P(Watched, without_a_lease_a_software_paged_kernel_may_touch_nothing) {
   World world(GetParam());
   const std::string path = world.file(pattern(4 * kGranule));
   const Mapping m = world.map(path);
@@ -292,7 +294,7 @@ TEST_P(Launch, without_a_lease_a_software_paged_kernel_may_touch_nothing) {
   EXPECT_EQ(read_bytes(m), pattern(4 * kGranule));
 }
 
-TEST_P(Launch, an_access_beyond_every_file_stops_the_kernel) {
+TEST_P(Watched, an_access_beyond_every_file_stops_the_kernel) {
   World world(GetParam());
   const std::string path = world.file(pattern(kGranule));
   const Mapping m = world.map(path);
@@ -319,7 +321,7 @@ struct StoreWild {
   }
 };
 
-TEST_P(Launch, emulated_a_wild_pointer_stops_the_kernel_and_not_the_process) {
+TEST_P(Watched, emulated_a_wild_pointer_stops_the_kernel_and_not_the_process) {
   World world(GetParam());
   const Mapping m = world.map_new(Bytes(kGranule));
   const DeviceFaultStatus status =

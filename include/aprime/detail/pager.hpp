@@ -53,8 +53,9 @@ struct WarpLanes {
 };
 
 APRIME_DEVICE inline unsigned lane_number() noexcept {
-  const unsigned row = threadIdx.z * blockDim.y + threadIdx.y;
-  return (row * blockDim.x + threadIdx.x) % warp_lanes;
+  // Qualified, because this namespace has the emulated device's variables of these names.
+  const unsigned row = ::threadIdx.z * ::blockDim.y + ::threadIdx.y;
+  return (row * ::blockDim.x + ::threadIdx.x) % warp_lanes;
 }
 
 /// The caller and those of its warp that are here for the same page-table entry.
@@ -217,9 +218,6 @@ APRIME_DEVICE inline void post_fault(const PagedWindow& window, std::uint64_t gr
   SharedWord<std::uint64_t>(fault.ready).store(number + 1, order::release);
 }
 
-/// How often a thread that waits looks at short intervals: long enough for a fault that is served at once.
-inline constexpr unsigned kQuickRounds = 64;
-
 /// Waits until the host has answered. Ends the thread if the kernel is to end.
 APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_t granule, bool write,
                                          WarpLanes lanes) noexcept {
@@ -228,7 +226,7 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
   const std::uint64_t pending = write ? PageEntry::kPendingWrite : PageEntry::kPendingRead;
   if (lanes.leads() && (entry.fetch_or(pending, order::relaxed) & pending) == 0)
     post_fault(window, granule, write);
-  for (unsigned round = 0;; ++round) {
+  for (;;) {
     enum : unsigned { waiting, answered, stopping } state = waiting;
     if (lanes.leads()) {
       const std::uint64_t seen = entry.load(order::relaxed);
@@ -248,7 +246,7 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
     // that was begun has to be finished.
     const bool served = lanes.leads() && serve_command(port, {1U << lanes.own, lanes.own});
 #endif
-    if (!served) __nanosleep(round < kQuickRounds ? 500 : 5000);
+    if (!served) __nanosleep(500);
   }
 }
 
@@ -301,17 +299,13 @@ APRIME_DEVICE inline std::byte* pin(const PagedWindow& window, std::uint64_t gra
 /// Serves the host while another kernel runs. Blocks of one warp, or of fewer threads.
 struct PagerKernel {
   APRIME_DEVICE void operator()(const PagingPort* port) const noexcept {
-    const WarpLanes lanes{~0U >> (warp_lanes - blockDim.x), lane_number()};
-    unsigned idle = 0;
+    const WarpLanes lanes{~0U >> (warp_lanes - ::blockDim.x), lane_number()};
     for (;;) {
-      if (serve_command(*port, lanes)) {
-        idle = 0;
-        continue;
-      }
+      if (serve_command(*port, lanes)) continue;
       const auto leave =
           lanes.leads() ? SharedWord<std::uint64_t>(*port->pager_leave).load(order::acquire) : 0;
       if (lanes.broadcast(leave) != 0) return;
-      __nanosleep(++idle < kQuickRounds ? 500 : 20'000);
+      __nanosleep(1000);
     }
   }
 };

@@ -1,0 +1,60 @@
+# Whether the CUDA device and the CUDA versions of kernels are built: APRIME_CUDA says so afterwards. Nothing
+# here links libcuda: the runtime library, which is linked statically, opens it when it is first used, so the
+# program starts without a driver too.
+
+set(APRIME_ENABLE_CUDA AUTO CACHE STRING "Build the CUDA device: AUTO (where nvcc is found), ON or OFF")
+set_property(CACHE APRIME_ENABLE_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(aprime_cuda_version_min 12.0)
+
+# Where CMake itself would look, and then where the toolkit installs itself.
+function(aprime_find_nvcc)
+  if(CMAKE_CUDA_COMPILER)
+    return()
+  endif()
+  find_program(APRIME_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  mark_as_advanced(APRIME_NVCC)
+  if(APRIME_NVCC)
+    set(CMAKE_CUDA_COMPILER ${APRIME_NVCC} CACHE FILEPATH "CUDA compiler")
+  endif()
+endfunction()
+
+set(APRIME_CUDA OFF)
+if(NOT APRIME_ENABLE_CUDA STREQUAL "OFF")
+  aprime_find_nvcc()
+  if(CMAKE_CUDA_COMPILER)
+    # One build for every GPU that is in use, as far as the toolkit knows it; not `native`, which fails on a
+    # machine without a GPU.
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 75 80 86 89 90 100 120)
+    endif()
+    enable_language(CUDA)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL aprime_cuda_version_min)
+      set(APRIME_CUDA ON)
+    endif()
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
+      list(REMOVE_ITEM CMAKE_CUDA_ARCHITECTURES 100 120)
+    endif()
+  endif()
+  if(NOT APRIME_CUDA AND APRIME_ENABLE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "APRIME_ENABLE_CUDA is ON, but there is no nvcc of CUDA ${aprime_cuda_version_min} "
+      "or later: install the CUDA toolkit, or set CMAKE_CUDA_COMPILER to its nvcc, or set "
+      "APRIME_ENABLE_CUDA=OFF")
+  endif()
+endif()
+
+if(APRIME_CUDA)
+  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for architectures ${CMAKE_CUDA_ARCHITECTURES}")
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  # CMake 3.25 does not know that nvcc has C++20, and drops the standard without a word.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  find_package(CUDAToolkit ${aprime_cuda_version_min} REQUIRED)
+elseif(APRIME_BUILD_TESTS)
+  # Its headers are enough to test the host side of the CUDA device over a stand-in for the runtime.
+  find_package(CUDAToolkit ${aprime_cuda_version_min} QUIET)
+endif()

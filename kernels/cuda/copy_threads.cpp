@@ -1,0 +1,181 @@
+#include "kernels/cuda/copy_threads.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <chrono>
+#include <system_error>
+
+#include "host/os/futex.hpp"
+
+namespace aprime::cuda {
+namespace {
+
+/// A lost wake-up cannot happen; should the kernel forget one, this is what it costs.
+constexpr std::chrono::milliseconds kLookAgain{100};
+
+/// Handlers of the program's signals run on the program's threads.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() noexcept {
+    sigset_t all;
+    sigfillset(&all);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) sigdelset(&all, fault);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+CopyThreads::CopyThreads(int gpu, unsigned threads) : gpu_(gpu) {
+  APRIME_CUDA_THROW(cudaSetDevice, gpu_);
+  for (unsigned i = 0; i < threads; ++i) workers_.push_back(std::make_unique<CopyWorker>());
+  const SignalsBlocked blocked;
+  try {
+    for (const auto& worker : workers_) threads_.emplace_back([this, w = worker.get()] { serve(*w); });
+  } catch (const std::system_error& error) {
+    stop();
+    throw Error(Errc::resources, std::string("cannot start threads for a CUDA device: ") + error.what(), {},
+                error.code().value());
+  }
+}
+
+CopyThreads::~CopyThreads() { stop(); }
+
+void CopyThreads::stop() noexcept {
+  {
+    const sync::Lock lock(mutex_);
+    stopping_ = true;
+    posted_.fetch_add(1);
+  }
+  os::futex_wake_all(posted_);
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+Status CopyThreads::fill(std::byte* to, ByteCount size, device::HomePort& home, ByteOffset at) noexcept {
+  CopyJob job{.kind = CopyJob::Kind::from_home, .device = to, .size = size.value, .home = &home, .at = at};
+  return run(job);
+}
+
+Status CopyThreads::copy_home(std::byte* from, ByteCount size, device::HomePort& home,
+                              ByteOffset at) noexcept {
+  CopyJob job{.kind = CopyJob::Kind::to_home, .device = from, .size = size.value, .home = &home, .at = at};
+  return run(job);
+}
+
+Status CopyThreads::write(std::byte* to, std::span<const std::byte> from) noexcept {
+  CopyJob job{.kind = CopyJob::Kind::from_memory,
+              .device = to,
+              .size = from.size(),
+              .memory = const_cast<std::byte*>(from.data())};
+  return run(job);
+}
+
+Status CopyThreads::read(std::byte* from, std::span<std::byte> into) noexcept {
+  CopyJob job{.kind = CopyJob::Kind::to_memory, .device = from, .size = into.size(), .memory = into.data()};
+  return run(job);
+}
+
+Status CopyThreads::zero(std::byte* to, ByteCount size) noexcept {
+  CopyJob job{.kind = CopyJob::Kind::zero, .device = to, .size = size.value};
+  return run(job);
+}
+
+Status CopyThreads::copy(std::byte* from, std::byte* to, ByteCount size) noexcept {
+  CopyJob job{.kind = CopyJob::Kind::on_device, .device = to, .size = size.value, .memory = from};
+  return run(job);
+}
+
+Status CopyThreads::run(CopyJob& job) noexcept {
+  if (job.size == 0) return {};
+  {
+    const sync::Lock lock(mutex_);
+    CopyJob** last = &oldest_;
+    while (*last != nullptr) last = &(*last)->following;
+    *last = &job;
+    posted_.fetch_add(1);
+  }
+  os::futex_wake_all(posted_);
+  while (job.done.load(std::memory_order_acquire) == 0) os::futex_wait(job.done, 0, kLookAgain);
+  // The thread that said so holds the mutex until it needs the job no more.
+  const sync::Lock lock(mutex_);
+  return job.status;
+}
+
+void CopyThreads::serve(CopyWorker& worker) noexcept {
+  // Made current for the thread's life. Should it fail, so does the first copy.
+  APRIME_CUDA_END(cudaSetDevice, gpu_);
+  for (;;) {
+    CopyJob* job = nullptr;
+    std::uint32_t seen = 0;
+    {
+      const sync::Lock lock(mutex_);
+      seen = posted_.load();
+      job = join();
+      if (job == nullptr && stopping_) return;
+    }
+    if (job != nullptr) {
+      work_on(*job, worker);
+    } else {
+      os::futex_wait(posted_, seen, kLookAgain);
+    }
+  }
+}
+
+CopyJob* CopyThreads::join() noexcept {
+  if (oldest_ != nullptr) ++oldest_->workers;
+  return oldest_;
+}
+
+CopyPiece CopyThreads::take(CopyJob& job) noexcept {
+  if (job.is_taken()) return {};
+  const CopyPiece piece{job.next, std::min<std::uint64_t>(CopyWorker::kSlotBytes, job.size - job.next)};
+  job.next += piece.size;
+  if (job.is_taken()) unlink(job);
+  return piece;
+}
+
+void CopyThreads::unlink(CopyJob& job) noexcept {
+  for (CopyJob** link = &oldest_; *link != nullptr; link = &(*link)->following) {
+    if (*link != &job) continue;
+    *link = job.following;
+    return;
+  }
+}
+
+void CopyThreads::work_on(CopyJob& job, CopyWorker& worker) noexcept {
+  Status status;
+  for (;;) {
+    CopyPiece piece;
+    {
+      const sync::Lock lock(mutex_);
+      if (!status.is_ok() && job.status.is_ok()) {
+        job.status = status;
+        // No further piece is begun, by nobody.
+        unlink(job);
+      }
+      piece = take(job);
+    }
+    if (piece.size == 0) break;
+    status = worker.start(job, piece);
+  }
+  status = worker.finish(job);
+
+  const sync::Lock lock(mutex_);
+  if (!status.is_ok() && job.status.is_ok()) {
+    job.status = status;
+    unlink(job);
+  }
+  if (--job.workers > 0 || !job.is_taken()) return;
+  job.done.store(1, std::memory_order_release);
+  os::futex_wake_all(job.done);
+}
+
+}  // namespace aprime::cuda

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/copy_job.hpp"
+#include "kernels/cuda/resources.hpp"
+
+namespace aprime::cuda {
+
+/// One stream with a ring of page-locked slots: while the GPU copies one slot, the CPU reads the next from
+/// home or writes the one before it there. Used by one thread at a time.
+class CopyWorker {
+ public:
+  /// What one `start` may move: large enough for a copy at full speed (the fixed cost of a copy is some
+  /// microseconds), small enough to stay in the processor's cache on its way.
+  static constexpr std::size_t kSlotBytes = std::size_t{1} << 20;
+  static constexpr std::size_t kSlots = 3;
+
+  /// \throws Error(device_failed | device_memory)
+  CopyWorker() : staging_(kSlots * kSlotBytes) {}
+
+  /// Begins to move a piece of a job, of `kSlotBytes` at most. Ends earlier pieces as far as it needs their
+  /// slot. After a failure call `finish`.
+  Status start(const CopyJob& job, CopyPiece piece) noexcept;
+  /// Ends all pieces that were started; when it returns, also after a failure, no copy of a working GPU is
+  /// under way.
+  Status finish(const CopyJob& job) noexcept;
+
+ private:
+  struct Slot {
+    Event copied;
+    CopyPiece piece{};
+    /// The GPU may be copying it.
+    bool in_flight = false;
+  };
+
+  std::byte* bytes_of(std::size_t slot) const noexcept { return staging_.bytes().data() + slot * kSlotBytes; }
+  Status fill_slot(const CopyJob& job, CopyPiece piece, std::byte* slot) noexcept;
+  Status queue_copy(const CopyJob& job, CopyPiece piece, std::byte* slot) noexcept;
+  /// Waits until the GPU is done with a slot, and brings what it brought to where it belongs.
+  Status end(const CopyJob& job, std::size_t slot) noexcept;
+
+  Stream stream_;
+  PageLocked staging_;
+  std::array<Slot, kSlots> slots_;
+  /// The slot that is used next, which is the one that was used longest ago.
+  std::size_t next_ = 0;
+};
+
+}  // namespace aprime::cuda

@@ -1,0 +1,195 @@
+// The CUDA device beyond the contract: refusals, and what happens when a call to CUDA fails. Over a stand-in
+// for the CUDA runtime.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include "tests/contract/contract.hpp"
+#include "tests/cuda/fake_runtime.hpp"
+
+namespace aprime::contract {
+namespace {
+
+using testing::ContainsRegex;
+using testing::HasSubstr;
+
+constexpr Personality kDeviceMemory{"cuda", DeviceKind::cuda, false, false, DeviceMemoryKind::device};
+constexpr Personality kManagedMemory{"cuda", DeviceKind::cuda, false, false, DeviceMemoryKind::managed};
+
+class CudaDevice : public testing::Test {
+ protected:
+  ~CudaDevice() override {
+    fake_cuda::repair();
+    fake_cuda::set_machine({});
+  }
+};
+
+Error refusal(const DeviceOptions& options) {
+  return error_of(
+      [&] { Runtime runtime(RuntimeOptions{.devices = {options}, .granule = ByteCount{kGranule}}); });
+}
+
+TEST_F(CudaDevice, is_the_automatic_choice_where_there_is_a_gpu) {
+  const Runtime runtime;
+  EXPECT_EQ(runtime.devices().front().name, "cuda");
+  EXPECT_EQ(runtime.devices().front().chosen_because, "it is the best there is");
+}
+
+TEST_F(CudaDevice, without_a_driver_the_emulated_device_is_chosen_and_says_why) {
+  fake_cuda::set_machine({.driver = 0});
+  const Runtime runtime;
+  EXPECT_EQ(runtime.devices().front().name, "emulated");
+  EXPECT_THAT(runtime.devices().front().chosen_because, HasSubstr("no NVIDIA driver"));
+  EXPECT_THAT(refusal({.kind = DeviceKind::cuda}).what(), HasSubstr("no NVIDIA driver"));
+}
+
+TEST_F(CudaDevice, an_old_driver_and_a_hidden_gpu_are_told_apart) {
+  fake_cuda::set_machine({.driver = 11000});
+  EXPECT_THAT(refusal({.kind = DeviceKind::cuda}).what(), HasSubstr("supports CUDA 11.0"));
+  fake_cuda::set_machine({.gpus = 0});
+  EXPECT_THAT(refusal({.kind = DeviceKind::cuda}).what(), HasSubstr("CUDA_VISIBLE_DEVICES"));
+}
+
+TEST_F(CudaDevice, more_memory_than_the_gpu_has_free_is_refused) {
+  fake_cuda::set_machine({.memory = 64 << 20});
+  const std::size_t before = fake_cuda::live_resources();
+  for (const DeviceMemoryKind kind : {DeviceMemoryKind::device, DeviceMemoryKind::managed}) {
+    const Error error = refusal({.kind = DeviceKind::cuda, .memory = 65_MiB, .memory_kind = kind});
+    EXPECT_EQ(error.code(), Errc::device_memory);
+    EXPECT_THAT(error.what(), HasSubstr(std::to_string(65 << 20)));
+    EXPECT_THAT(error.what(), HasSubstr(std::to_string(64 << 20)));
+    EXPECT_THAT(error.what(), HasSubstr("--device-memory"));
+  }
+  EXPECT_EQ(fake_cuda::live_resources(), before);
+}
+
+TEST_F(CudaDevice, managed_memory_that_the_cpu_cannot_share_is_refused) {
+  fake_cuda::set_machine({.concurrent_managed_access = false});
+  const Error error = refusal({.kind = DeviceKind::cuda, .memory_kind = DeviceMemoryKind::managed});
+  EXPECT_EQ(error.code(), Errc::invalid_argument);
+  EXPECT_THAT(error.what(), HasSubstr("--device-memory-kind device"));
+}
+
+TEST_F(CudaDevice, gives_everything_back) {
+  const std::size_t before = fake_cuda::live_resources();
+  for (const Personality& p : {kDeviceMemory, kManagedMemory}) {
+    World world(p);
+    const Mapping m = world.map_new(pattern(3 * kGranule));
+    world.increment_on_device(m, all_of(m));
+    EXPECT_GT(fake_cuda::live_resources(), before);
+  }
+  EXPECT_EQ(fake_cuda::live_resources(), before);
+}
+
+TEST_F(CudaDevice, large_ranges_go_through_staging_in_pieces) {
+  World world(kDeviceMemory, {.device_memory = 24_MiB});
+  // Not a whole number of pieces, and more pieces than all threads have slots.
+  const Bytes bytes = pattern((20 << 20) + 12345);
+  const std::string path = world.file(bytes);
+  const Mapping m = world.map(path);
+  world.increment_on_device(m, all_of(m));
+  m.sync();
+  EXPECT_EQ(plain_read(path), incremented(bytes));
+  EXPECT_EQ(world.seen_by_device(m, granules(1270)), part(incremented(bytes), 1270 * kGranule, kGranule));
+}
+
+/// A call that fails while a device is made is told with its name, and leaves nothing behind.
+TEST_F(CudaDevice, each_call_of_its_making_may_fail) {
+  const std::size_t before = fake_cuda::live_resources();
+  for (const char* call :
+       {"cudaGetDeviceProperties", "cudaSetDevice", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags",
+        "cudaHostAlloc", "cudaMemGetInfo", "cudaDeviceGetAttribute", "cudaMallocManaged", "cudaMemAdvise",
+        "cudaMemPrefetchAsync", "cudaStreamSynchronize"}) {
+    for (unsigned nth = 0; nth < 20; ++nth) {
+      fake_cuda::fail_call(call, nth, cudaErrorUnknown);
+      std::string message;
+      try {
+        const Runtime runtime(RuntimeOptions{
+            .devices = {
+                {.kind = DeviceKind::cuda, .memory = 4_MiB, .memory_kind = DeviceMemoryKind::managed}}});
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), Errc::device_failed);
+        message = error.what();
+      }
+      if (!fake_cuda::has_failed()) {
+        EXPECT_GT(nth, 0u) << call << " is not called";
+        break;
+      }
+      // The copy threads' own cudaSetDevice fails without consequences as long as nothing is copied.
+      if (std::string(call) != "cudaSetDevice" || nth == 0) {
+        EXPECT_THAT(message, HasSubstr(call)) << nth;
+      }
+      EXPECT_EQ(fake_cuda::live_resources(), before) << call << " " << nth;
+    }
+    fake_cuda::repair();
+  }
+}
+
+/// A copy that fails is tried again granule by granule, as any failed run; one failure alone is no harm.
+TEST_F(CudaDevice, a_copy_that_fails_once_loses_nothing) {
+  for (const char* call : {"cudaMemcpyAsync", "cudaEventRecord", "cudaEventSynchronize"}) {
+    for (unsigned nth = 0; nth < 12; ++nth) {
+      World world(kDeviceMemory);
+      const Bytes bytes = pattern(20 * kGranule + 77);
+      const std::string path = world.file(bytes);
+      const Mapping m = world.map(path);
+      fake_cuda::fail_call(call, nth, cudaErrorUnknown);
+      // The launch may be what fails; then nothing has changed.
+      const bool ran =
+          world.runtime().launch({{2}, {64}}, IncrementBytes{}, aprime::read_write(m)).status().is_ok();
+      // The first sync may fail; the bytes are kept, and the next one succeeds.
+      try {
+        m.sync();
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), Errc::device_failed) << error.what();
+        EXPECT_NO_THROW(m.sync());
+      }
+      fake_cuda::repair();
+      const bool may_have_run = ran || std::string(call).starts_with("cudaEvent");
+      const Bytes now = plain_read(path);
+      if (ran) {
+        EXPECT_EQ(now, incremented(bytes)) << call << " " << nth;
+      } else {
+        EXPECT_TRUE(now == bytes || (may_have_run && now == incremented(bytes))) << call << " " << nth;
+      }
+    }
+  }
+}
+
+struct StopHere {
+  void operator()(LeasedSpan<Byte>) const { throw std::runtime_error("a kernel's end"); }
+};
+
+TEST_F(CudaDevice, a_failed_kernel_is_named_and_so_is_what_is_lost) {
+  const std::string path = std::string(testing::TempDir()) + "aprime-cuda-failed";
+  { const std::ofstream file(path); }
+  plain_truncate(path, 4 * kGranule);
+  Runtime runtime(RuntimeOptions{.devices = {{.kind = DeviceKind::cuda, .memory = 4_MiB}},
+                                 .granule = ByteCount{kGranule},
+                                 .dirty_age_max = std::chrono::milliseconds{0}});
+  Mapping m = runtime.map(path, Access::read_write);
+  runtime.launch({{1}, {1}}, StoreEverywhere{}, aprime::read_write(m, granules(0)), Byte{7}).wait();
+  const DeviceFaultStatus status =
+      runtime
+          .launch({{1}, {1}}, {.device = 0, .name = "stray"}, StopHere{}, aprime::read_write(m, granules(1)))
+          .status();
+  EXPECT_EQ(status.code, Errc::device_failed);
+  EXPECT_THAT(status.message, HasSubstr("kernel stray"));
+  EXPECT_THAT(status.message, ContainsRegex("cudaEvent(Record|Synchronize): an illegal memory access"));
+  const Error lost = error_of([&] { m.sync(); });
+  EXPECT_EQ(lost.code(), Errc::device_failed);
+  EXPECT_THAT(lost.what(), HasSubstr(path));
+  EXPECT_THAT(lost.what(), HasSubstr("illegal memory access"));
+  EXPECT_GT(runtime.stats().dirty_bytes, 0u) << "nothing is dropped in silence";
+  fake_cuda::repair();
+  EXPECT_NO_THROW(m.sync());
+  std::remove(path.c_str());
+}
+
+}  // namespace
+}  // namespace aprime::contract

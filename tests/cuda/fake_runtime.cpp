@@ -1,0 +1,376 @@
+#include "tests/cuda/fake_runtime.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+namespace aprime::fake_cuda {
+namespace {
+
+/// What a stream's thread does, one after another.
+class Stream {
+ public:
+  Stream() : thread_([this] { run(); }) {}
+  ~Stream() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  void push(std::function<void()> work) {
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_.push_back(std::move(work));
+    }
+    changed_.notify_all();
+  }
+  void drain() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return waiting_.empty() && !busy_; });
+  }
+
+ private:
+  void run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      const std::function<void()> work = std::move(waiting_.front());
+      waiting_.pop_front();
+      busy_ = true;
+      lock.unlock();
+      work();
+      lock.lock();
+      busy_ = false;
+      changed_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> waiting_;
+  bool busy_ = false;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+/// The last place where an event was recorded.
+class Event {
+ public:
+  std::uint64_t record() {
+    const std::lock_guard lock(mutex_);
+    return ++recorded_;
+  }
+  void reach(std::uint64_t place) {
+    {
+      const std::lock_guard lock(mutex_);
+      reached_ = std::max(reached_, place);
+    }
+    changed_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    const std::uint64_t place = recorded_;
+    changed_.wait(lock, [&] { return reached_ >= place; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t recorded_ = 0;
+  std::uint64_t reached_ = 0;
+};
+
+enum class Kind : std::uint8_t { gpu, managed, page_locked };
+
+class State {
+ public:
+  /// What every call does first.
+  cudaError_t begin(const char* name) {
+    const std::lock_guard lock(mutex_);
+    ++calls_[name];
+    if (broken_) return cudaErrorIllegalAddress;
+    if (planned_call_ != name || planned_nth_-- != 0) return cudaSuccess;
+    planned_call_.clear();
+    return planned_error_;
+  }
+
+  cudaError_t allocate(void** address, std::size_t size, Kind kind) {
+    const std::lock_guard lock(mutex_);
+    if (kind != Kind::page_locked && size > machine_.memory - used_) return cudaErrorMemoryAllocation;
+    // Of its own, and not a child's: what the driver maps is gone after fork().
+    void* const memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
+    ::madvise(memory, size, MADV_DONTFORK);
+    // What was in GPU memory before is anybody's guess.
+    std::memset(memory, 0xa5, size);
+    if (kind != Kind::page_locked) used_ += size;
+    allocations_[static_cast<std::byte*>(memory)] = {size, kind};
+    *address = memory;
+    return cudaSuccess;
+  }
+  cudaError_t release(void* address, bool page_locked) {
+    const std::lock_guard lock(mutex_);
+    const auto found = allocations_.find(static_cast<std::byte*>(address));
+    if (found == allocations_.end() || (found->second.second == Kind::page_locked) != page_locked)
+      return cudaErrorInvalidValue;
+    if (!page_locked) used_ -= found->second.first;
+    ::munmap(address, found->second.first);
+    allocations_.erase(found);
+    return cudaSuccess;
+  }
+  /// Whether [address, address + size) lies in one allocation, of page-locked memory or not.
+  bool is_within(const void* address, std::size_t size, bool page_locked) {
+    const std::lock_guard lock(mutex_);
+    const auto* at = static_cast<const std::byte*>(address);
+    auto after = allocations_.upper_bound(const_cast<std::byte*>(at));
+    if (after == allocations_.begin()) return false;
+    const auto& [begin, what] = *--after;
+    return (what.second == Kind::page_locked) == page_locked && at + size <= begin + what.first;
+  }
+
+  std::mutex mutex_;
+  Machine machine_;
+  std::map<std::string, std::size_t> calls_;
+  std::string planned_call_;
+  unsigned planned_nth_ = 0;
+  cudaError_t planned_error_ = cudaSuccess;
+  std::atomic<bool> broken_{false};
+  std::map<std::byte*, std::pair<std::size_t, Kind>> allocations_;
+  std::size_t used_ = 0;
+  std::atomic<std::size_t> objects_{0};
+};
+
+State& state() {
+  static State s;
+  return s;
+}
+
+Stream& stream_of(cudaStream_t stream) { return *reinterpret_cast<Stream*>(stream); }
+/// A stream may still have to reach an event that was destroyed.
+using SharedEvent = std::shared_ptr<Event>;
+SharedEvent& event_of(cudaEvent_t event) { return *reinterpret_cast<SharedEvent*>(event); }
+
+}  // namespace
+
+void set_machine(const Machine& machine) {
+  const std::lock_guard lock(state().mutex_);
+  state().machine_ = machine;
+}
+
+void fail_call(const std::string& name, unsigned nth, cudaError_t error) {
+  const std::lock_guard lock(state().mutex_);
+  state().planned_call_ = name;
+  state().planned_nth_ = nth;
+  state().planned_error_ = error;
+}
+
+bool has_failed() {
+  const std::lock_guard lock(state().mutex_);
+  return state().planned_call_.empty();
+}
+
+void repair() {
+  const std::lock_guard lock(state().mutex_);
+  state().planned_call_.clear();
+  state().broken_ = false;
+}
+
+std::size_t calls(const std::string& name) {
+  const std::lock_guard lock(state().mutex_);
+  return state().calls_[name];
+}
+
+std::size_t live_resources() {
+  const std::lock_guard lock(state().mutex_);
+  return state().allocations_.size() + state().objects_;
+}
+
+void queue(cudaStream_t stream, std::function<bool()> work) {
+  stream_of(stream).push([work = std::move(work)] {
+    if (!work()) state().broken_ = true;
+  });
+}
+
+}  // namespace aprime::fake_cuda
+
+namespace fake = aprime::fake_cuda;
+
+// The calls of the CUDA runtime, in the order of its reference.
+extern "C" {
+
+#define FAKE_CUDA_BEGIN(name) \
+  if (const cudaError_t error = fake::state().begin(#name); error != cudaSuccess) return error
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  FAKE_CUDA_BEGIN(cudaGetDeviceCount);
+  const fake::Machine& machine = fake::state().machine_;
+  if (machine.driver != 0 && machine.driver >= CUDART_VERSION && machine.gpus > 0) {
+    *count = machine.gpus;
+    return cudaSuccess;
+  }
+  *count = -1;
+  return machine.driver < CUDART_VERSION ? cudaErrorInsufficientDriver : cudaErrorNoDevice;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  FAKE_CUDA_BEGIN(cudaGetDeviceProperties);
+  *properties = {};
+  std::strcpy(properties->name, "stand-in");
+  properties->major = 9;
+  properties->multiProcessorCount = 2;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  FAKE_CUDA_BEGIN(cudaDeviceGetAttribute);
+  if (attribute != cudaDevAttrConcurrentManagedAccess) return cudaErrorInvalidValue;
+  *value = fake::state().machine_.concurrent_managed_access ? 1 : 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+  FAKE_CUDA_BEGIN(cudaSetDevice);
+  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+const char* cudaGetErrorName(cudaError_t) { return "name"; }
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorIllegalAddress ? "an illegal memory access was encountered" : "planned";
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  FAKE_CUDA_BEGIN(cudaDriverGetVersion);
+  *version = fake::state().machine_.driver;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  FAKE_CUDA_BEGIN(cudaStreamCreateWithFlags);
+  if (flags != cudaStreamNonBlocking) return cudaErrorInvalidValue;
+  *stream = reinterpret_cast<cudaStream_t>(new fake::Stream);
+  ++fake::state().objects_;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete &fake::stream_of(stream);
+  --fake::state().objects_;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  fake::stream_of(stream).drain();
+  FAKE_CUDA_BEGIN(cudaStreamSynchronize);
+  return fake::state().broken_ ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  FAKE_CUDA_BEGIN(cudaEventCreateWithFlags);
+  if (flags != cudaEventDisableTiming) return cudaErrorInvalidValue;
+  *event = reinterpret_cast<cudaEvent_t>(new fake::SharedEvent(std::make_shared<fake::Event>()));
+  ++fake::state().objects_;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete &fake::event_of(event);
+  --fake::state().objects_;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  FAKE_CUDA_BEGIN(cudaEventRecord);
+  const fake::SharedEvent e = fake::event_of(event);
+  fake::stream_of(stream).push([e, place = e->record()] { e->reach(place); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  // Also if it is to fail: what went wrong is told late.
+  fake::event_of(event)->wait();
+  FAKE_CUDA_BEGIN(cudaEventSynchronize);
+  return fake::state().broken_ ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void** address, std::size_t size, unsigned) {
+  FAKE_CUDA_BEGIN(cudaHostAlloc);
+  return fake::state().allocate(address, size, fake::Kind::page_locked);
+}
+
+cudaError_t cudaFreeHost(void* address) { return fake::state().release(address, true); }
+
+cudaError_t cudaMalloc(void** address, std::size_t size) {
+  FAKE_CUDA_BEGIN(cudaMalloc);
+  return fake::state().allocate(address, size, fake::Kind::gpu);
+}
+
+cudaError_t cudaMallocManaged(void** address, std::size_t size, unsigned flags) {
+  FAKE_CUDA_BEGIN(cudaMallocManaged);
+  if (flags != cudaMemAttachGlobal) return cudaErrorInvalidValue;
+  return fake::state().allocate(address, size, fake::Kind::managed);
+}
+
+cudaError_t cudaFree(void* address) { return fake::state().release(address, false); }
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  FAKE_CUDA_BEGIN(cudaMemGetInfo);
+  const std::lock_guard lock(fake::state().mutex_);
+  *total = fake::state().machine_.memory;
+  *free = *total - fake::state().used_;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  FAKE_CUDA_BEGIN(cudaMemcpyAsync);
+  const bool to_host = kind == cudaMemcpyDeviceToHost;
+  const bool from_host = kind == cudaMemcpyHostToDevice;
+  if (!fake::state().is_within(to, size, to_host) || !fake::state().is_within(from, size, from_host))
+    return cudaErrorInvalidValue;
+  fake::stream_of(stream).push([=] { std::memcpy(to, from, size); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* address, int value, std::size_t size, cudaStream_t stream) {
+  FAKE_CUDA_BEGIN(cudaMemsetAsync);
+  if (!fake::state().is_within(address, size, false)) return cudaErrorInvalidValue;
+  fake::stream_of(stream).push([=] { std::memset(address, value, size); });
+  return cudaSuccess;
+}
+
+#if CUDART_VERSION >= 13000
+cudaError_t cudaMemAdvise(const void* address, std::size_t size, cudaMemoryAdvise, cudaMemLocation) {
+#else
+cudaError_t cudaMemAdvise(const void* address, std::size_t size, cudaMemoryAdvise, int) {
+#endif
+  FAKE_CUDA_BEGIN(cudaMemAdvise);
+  return fake::state().is_within(address, size, false) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+#if CUDART_VERSION >= 13000
+cudaError_t cudaMemPrefetchAsync(const void* address, std::size_t size, cudaMemLocation, unsigned,
+                                 cudaStream_t) {
+#else
+cudaError_t cudaMemPrefetchAsync(const void* address, std::size_t size, int, cudaStream_t) {
+#endif
+  FAKE_CUDA_BEGIN(cudaMemPrefetchAsync);
+  return fake::state().is_within(address, size, false) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+}  // extern "C"

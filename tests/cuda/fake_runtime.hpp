@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <functional>
+#include <string>
+
+// A stand-in for the CUDA runtime: the calls that the CUDA device makes, over plain memory and threads. It is
+// as asynchronous as the real one (each stream has a thread; a copy has happened when an event after it has),
+// and stricter about arguments: a copy that is called asynchronous must be between GPU memory and page-locked
+// memory, within one allocation of each.
+//
+// Fault model: a planned call fails once, without doing anything; after a kernel has failed every call fails
+// (as with an illegal address), until `repair`.
+
+namespace aprime::fake_cuda {
+
+/// What the machine is like. Call it while nobody uses the runtime.
+struct Machine {
+  int gpus = 1;
+  /// 0 = no driver.
+  int driver = CUDART_VERSION;
+  std::size_t memory = std::size_t{1} << 30;
+  bool concurrent_managed_access = true;
+};
+void set_machine(const Machine& machine);
+
+/// Lets the `nth` call of that name from now on fail (0 = the next).
+void fail_call(const std::string& name, unsigned nth, cudaError_t error);
+/// Whether the planned failure has happened.
+bool has_failed();
+/// Forgets a planned failure, and a failed kernel.
+void repair();
+
+/// How often a call was made since the process started.
+std::size_t calls(const std::string& name);
+/// Streams, events and allocations that were made and not given back.
+std::size_t live_resources();
+
+/// Queues work on a stream, as a kernel launch does. If it returns false the GPU has failed.
+void queue(cudaStream_t stream, std::function<bool()> work);
+
+}  // namespace aprime::fake_cuda
