@@ -92,7 +92,8 @@ bool changes_files(const kernels::Workload& workload) {
 const std::string& reported_file(const kernels::Workload& workload, const RunOptions& options) {
   const std::vector<bool> changed = changed_files(workload);
   const auto first = std::find(changed.begin(), changed.end(), true);
-  return options.arguments.files[first == changed.end() ? 0 : first - changed.begin()];
+  const auto number = static_cast<std::size_t>(first - changed.begin());
+  return options.arguments.files[first == changed.end() ? 0 : number];
 }
 
 RunReport describe_run(const kernels::Workload& workload, const RunOptions& options, const Runtime& runtime,

@@ -144,10 +144,11 @@ class CudaDevice final : public device::Device, public device::PagingSource {
       detail::KernelBody body = pager.body();
       body.cuda.start = pager_start();
       start_kernel(body, Grid{{1}, {warp_lanes}}, pager_stream_.get());
+      // In the closure's scope: `body` refers to it, and may be run until here.
+      return APRIME_CUDA_TRY(cudaStreamSynchronize, pager_stream_.get());
     } catch (const Error&) {
       return {Errc::device_failed, 0, {}, "the pager kernel does not start"};
     }
-    return APRIME_CUDA_TRY(cudaStreamSynchronize, pager_stream_.get());
   }
 
   device::RegionNames names_;
