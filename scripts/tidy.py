@@ -23,7 +23,7 @@ MAY_INCLUDE = {
     "host/device/": ["include/aprime/", "host/sync/", "host/os/"],
     "host/engine/": ["include/aprime/", "host/sync/", "host/trace/", "host/os/", "host/device/",
                      "host/coherence/"],
-    "host/mount/": ["include/aprime/", "host/sync/", "host/os/"],
+    "host/mount/": ["include/aprime/", "host/sync/", "host/os/", "host/coherence/", "host/engine/"],
     "host/cli/": ["include/aprime/", "kernels/"],
     "kernels/": ["include/aprime/"],
     # The CUDA device is a Device: it shares with the emulated ones what is not about emulation.

@@ -12,11 +12,12 @@ FrameCount frames_per_granule(GranuleSize granule, device::Device& device) {
 }  // namespace
 
 CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices,
-                           Counters& host, const trace::Tracer& tracer)
+                           Counters& host, MountSlot& mount, const trace::Tracer& tracer)
     : file_(std::move(file)),
       granule_(granule),
       devices_(devices.begin(), devices.end()),
       host_(host),
+      mount_(mount),
       tracer_(tracer) {
   const os::File::SizeResult size = file_.size();
   if (!size.status.is_ok())
@@ -75,8 +76,7 @@ void CoherentFile::add_view(HostView& view) noexcept {
     // Taking rights away cannot fail in the end (ProtectedRange::set). A transaction under way may have shut
     // out the host altogether.
     const bool may_read = s.may_read(AgentId::cpu()) && !w.busy();
-    static_cast<void>(
-        view.set({g, GranuleCount{1}}, may_read ? os::Protection::read : os::Protection::none));
+    static_cast<void>(view.set({g, GranuleCount{1}}, may_read ? os::Protection::read : os::Protection::none));
   });
 }
 

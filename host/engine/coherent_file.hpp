@@ -18,6 +18,7 @@
 #include "host/engine/device_slot.hpp"
 #include "host/engine/directory.hpp"
 #include "host/engine/host_view.hpp"
+#include "host/engine/mount_port.hpp"
 #include "host/engine/stream_detector.hpp"
 #include "host/engine/traffic.hpp"
 #include "host/engine/unsynced.hpp"
@@ -49,6 +50,9 @@ class GranuleIo {
 /// How a transaction treats granules that are taken or pinned.
 enum class Patience : std::uint8_t {
   wait,  ///< waits for them
+  /// Waits for them, but not for one that is being recalled from a mount: that one is left alone. For those
+  /// whom the recall may be waiting for.
+  unless_recalled,
   skip,  ///< leaves them as they are (background work must not queue behind a long launch)
 };
 
@@ -82,8 +86,9 @@ struct Demand {
 class CoherentFile final : public device::FaultHandler, public HostFaultHandler, public device::HomePort {
  public:
   /// \throws Error(cannot_open | resources)
+  /// `mount` and `tracer` outlive it.
   CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices, Counters& host,
-               const trace::Tracer& tracer);
+               MountSlot& mount, const trace::Tracer& tracer);
   /// \pre no transaction is under way; dirty bytes were copied home or are to be lost
   ~CoherentFile();
 
@@ -127,14 +132,26 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or pinned. The first
   /// error is returned after all were tried, and recorded.
   Status write_back(GranuleRange range, Patience patience);
-  /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call.
-  Status sync(GranuleRange range);
+  /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call. What
+  /// programs have stored to pages of a mount is recalled first, unless it is the mount that asks: its kernel
+  /// has sent it.
+  Status sync(GranuleRange range, AgentId requester = AgentId::cpu());
 
   /// Sets the file's size (both directions). Fails with io / no_space / resources and leaves everything as it
-  /// was.
-  Status resize(ByteCount size);
+  /// was. For the mount, which asks while its kernel holds back pages to be written, nothing is recalled.
+  Status resize(ByteCount size, AgentId requester = AgentId::cpu());
   /// Makes a range read as zeros and frees its disk space.
-  Status punch(ByteRange range) noexcept;
+  Status punch(ByteRange range, AgentId requester = AgentId::cpu()) noexcept;
+
+  // mount_pages.cpp: the mount as an agent. It owns a granule, and may store to it, from the first page that
+  // its kernel caches until the granule is recalled.
+  /// Reads for a page that the kernel is about to cache, and holds locked meanwhile; the mount owns its
+  /// granules afterwards. A granule that is being recalled just now is read all the same, and recalled once
+  /// more. Where `patience` is skip, fails with EAGAIN if a granule cannot be had at once. \pre the range is
+  /// in the file
+  Status page_in(ByteOffset at, std::span<std::byte> into, Patience patience) noexcept;
+  /// Writes what a program has stored to a cached page.
+  Status page_out(ByteOffset at, std::span<const std::byte> from) noexcept;
 
   void advise(Advice advice) noexcept;
   StreamDetector& device_stream(unsigned device) noexcept { return device_streams_[device]; }
@@ -173,6 +190,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // steps.cpp: what each step does to the hardware and the bytes. Each ends in `settle`.
   Status take_step(Run& run, Step step, const Demand& demand) noexcept;
   Status protect(Run& run, AgentId requester) noexcept;
+  Status recall(Run& run, AgentId requester) noexcept;
+  Status do_mounts_own(Run& run, const Demand& demand) noexcept;
   Status copy_home(Run& run, AgentId requester) noexcept;
   Status revoke(Run& run, Step step, AgentId requester) noexcept;
   Status release(Run& run, unsigned device, Step step, AgentId requester) noexcept;
@@ -182,6 +201,10 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status grant_write_to_device(Run& run, AgentId requester) noexcept;
   Status do_io(Run& run, Step step, const Demand& demand) noexcept;
   Status set_views(Run& run, HostView* only, os::Protection p) noexcept;
+
+  // mount_pages.cpp
+  Status give_to_mount(GranuleIndex g, Patience patience) noexcept;
+  void recall_all(GranuleRange range) noexcept;
 
   // frames.cpp: where A' lies.
   Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;
@@ -204,6 +227,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   const GranuleSize granule_;
   const std::vector<DeviceSlot*> devices_;
   Counters& host_;
+  MountSlot& mount_;
   const trace::Tracer& tracer_;
   Directory directory_;
   std::vector<AttachedRegion> regions_;
@@ -211,6 +235,10 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   ViewGate view_gate_;
   /// Changed with the gate closed, read by those who passed it.
   std::vector<HostView*> views_;
+
+  sync::Mutex late_mutex_{sync::LockRank::late_pages};
+  /// Granules of which a page was read for the mount's kernel while they were being recalled.
+  std::vector<GranuleIndex> late_pages_ APRIME_GUARDED_BY(late_mutex_);
 
   std::array<StreamDetector, AgentId::kDevicesMax> device_streams_;
   StreamDetector host_stream_;

@@ -29,6 +29,24 @@ void Directory::wait(GranuleIndex g, GranuleWord seen) noexcept {
   os::futex_wait(slot.wakeups, wakeups, kSleepMax);
 }
 
+template <class Fn>
+bool Directory::begin_unless(GranuleIndex g, GranuleState* state, Fn&& gives_up) noexcept {
+  for (;;) {
+    const GranuleWord w = load(g);
+    if (w.busy()) {
+      if (gives_up(w.state())) return false;
+      wait(g, w);
+      continue;
+    }
+    std::uint64_t expected = w.bits();
+    if (words_[g.value].compare_exchange_weak(expected, w.with_busy().bits(), std::memory_order_acq_rel)) {
+      mark_touched(g);
+      *state = w.state();
+      return true;
+    }
+  }
+}
+
 void Directory::wake(GranuleIndex g) noexcept {
   Slot& slot = slot_of(g);
   slot.wakeups.fetch_add(1, std::memory_order_acq_rel);
@@ -36,18 +54,14 @@ void Directory::wake(GranuleIndex g) noexcept {
 }
 
 GranuleState Directory::begin(GranuleIndex g) noexcept {
-  for (;;) {
-    const GranuleWord w = load(g);
-    if (w.busy()) {
-      wait(g, w);
-      continue;
-    }
-    std::uint64_t expected = w.bits();
-    if (words_[g.value].compare_exchange_weak(expected, w.with_busy().bits(), std::memory_order_acq_rel)) {
-      mark_touched(g);
-      return w.state();
-    }
+  GranuleState state;
+  while (!begin_unless(g, &state, [](const GranuleState&) { return false; })) {
   }
+  return state;
+}
+
+bool Directory::begin_unless_recalled(GranuleIndex g, GranuleState* state) noexcept {
+  return begin_unless(g, state, [](const GranuleState& s) { return s.owner.is_mount(); });
 }
 
 bool Directory::try_begin(GranuleIndex g, bool unpinned, const GranuleState* wanted) noexcept {

@@ -31,6 +31,9 @@ class Directory {
 
   /// Takes the granule, waiting while another transaction has it. Returns its state.
   GranuleState begin(GranuleIndex g) noexcept;
+  /// The same, but gives up (false) if it finds the granule in a transaction that takes it from a mount: that
+  /// one waits for the kernel, which may be waiting for the caller.
+  bool begin_unless_recalled(GranuleIndex g, GranuleState* state) noexcept;
   /// Takes it only if it is free, unpinned if `unpinned`, and (if `wanted` is given) in exactly that state.
   bool try_begin(GranuleIndex g, bool unpinned, const GranuleState* wanted = nullptr) noexcept;
   /// Waits until no lease pins the granule; no new pin can be taken meanwhile. \pre held by the caller
@@ -53,6 +56,10 @@ class Directory {
   struct alignas(64) Slot {
     std::atomic<std::uint32_t> wakeups{0};
   };
+
+  /// Takes the granule; false if it is taken, in a state for which `gives_up`.
+  template <class Fn>
+  bool begin_unless(GranuleIndex g, GranuleState* state, Fn&& gives_up) noexcept;
 
   Slot& slot_of(GranuleIndex g) noexcept { return slots_[(g.value * 0x9E3779B97F4A7C15u) >> 56]; }
   /// Sleeps until the granule's word may have changed from `seen`, having told its holder that somebody

@@ -20,7 +20,7 @@ class CallIo final : public GranuleIo {
 
 }  // namespace
 
-Status CoherentFile::resize(ByteCount size) {
+Status CoherentFile::resize(ByteCount size, AgentId requester) {
   const os::File::SizeResult before = file_.size();
   if (!before.status.is_ok()) return before.status;
   if (size.value > before.size.value) {
@@ -35,11 +35,20 @@ Status CoherentFile::resize(ByteCount size) {
   // kernel zeroes there (the rest of the last page when it shrinks, nothing but zeros when it grows) is what
   // everyone reads.
   const ByteCount border{std::min(size.value, before.size.value)};
-  CallIo io([&](GranuleRange) noexcept { return file_.truncate(size); });
-  const Status status = border.value % granule_.bytes().value == 0
-                            ? file_.truncate(size)
-                            : perform({granule_.index_of(ByteOffset{border.value}), GranuleCount{1}},
-                                      {.event = Event::io_write, .io = &io});
+  bool is_done = false;
+  CallIo io([&](GranuleRange) noexcept {
+    is_done = true;
+    return file_.truncate(size);
+  });
+  Status status;
+  if (border.value % granule_.bytes().value != 0) {
+    const Patience patience = requester.is_mount() ? Patience::unless_recalled : Patience::wait;
+    status = perform({granule_.index_of(ByteOffset{border.value}), GranuleCount{1}},
+                     {.event = Event::io_write, .requester = requester, .patience = patience, .io = &io});
+  }
+  // Not done where no granule has its border, and where that one is being recalled: home is the newest then,
+  // and whoever recalls it has not read it yet.
+  if (status.is_ok() && !is_done) status = file_.truncate(size);
   if (!status.is_ok() || size.value >= before.size.value) return status;
   // From here on the file system has forgotten the bytes, and no fault gets beyond the new end (the size is
   // looked at on each): the copies may go (rule 10). The file is shorter even if one cannot be taken away
@@ -61,7 +70,7 @@ Status CoherentFile::forget_from(GranuleIndex first) {
   return first_error;
 }
 
-Status CoherentFile::punch(ByteRange range) noexcept {
+Status CoherentFile::punch(ByteRange range, AgentId requester) noexcept {
   if (range.empty()) return {};
   const GranuleRange all = granule_.covering(range);
   for (std::uint64_t g = all.first.value; g < all.end().value;) {
@@ -76,7 +85,8 @@ Status CoherentFile::punch(ByteRange range) noexcept {
       const std::uint64_t end = std::min(bytes.end().value, range.end().value);
       return file_.punch({ByteOffset{first}, ByteCount{end - first}});
     });
-    const Status status = perform(run, {.event = is_part ? Event::io_write : Event::discard, .io = &io});
+    const Event event = is_part ? Event::io_write : Event::discard;
+    const Status status = perform(run, {.event = event, .requester = requester, .io = &io});
     if (!status.is_ok()) return status;
     g += run.count.value;
   }

@@ -65,7 +65,6 @@ class MappingState {
   void require_in_file(ByteRange range, const char* doing) const;
 
  private:
-  Status transfer(ByteRange range, GranuleIo& io, bool is_write, HostAccess how) noexcept;
   HostView& view() APRIME_REQUIRES(mutex_);
 
   // Constant after construction.

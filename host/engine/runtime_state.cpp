@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <optional>
 
 #include "host/engine/failure.hpp"
 #include "host/engine/mapping_state.hpp"
@@ -73,6 +74,13 @@ std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access 
                             granule.bytes().value),
                 path);
   os::File opened = os::File::open(path, access);
+  if (mount_.with(false, [&](MountPort& mount) { return mount.is_own(opened.identity().device); }))
+    throw Error(
+        Errc::cannot_open,
+        fmt::format("cannot map '{}': it lies on the mount that this runtime serves; map the file by its "
+                    "path in the source of the mount",
+                    path),
+        path);
 
   const sync::Lock lock(mutex_);
   auto entry = std::find_if(files_.begin(), files_.end(), [&](const FileEntry& e) {
@@ -95,10 +103,17 @@ std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access 
     files_.push_back({set_up_for(path,
                                  [&] {
                                    return std::make_shared<CoherentFile>(std::move(opened), granule,
-                                                                         slot_pointers_, host_, tracer_);
+                                                                         slot_pointers_, host_, mount_,
+                                                                         tracer_);
                                  }),
                       0});
     entry = files_.end() - 1;
+    try {
+      mount_.with(0, [&](MountPort& mount) { return mount.attach(entry->file), 0; });
+    } catch (...) {
+      files_.erase(entry);
+      throw;
+    }
   } else {
     if (access == Access::read_write) entry->file->file().make_writable(path);
     set_up_for(path, [&] { entry->file->reserve(size.size); });
@@ -116,7 +131,10 @@ Status RuntimeState::release(CoherentFile& file) noexcept {
   const auto entry =
       std::find_if(files_.begin(), files_.end(), [&](const FileEntry& e) { return e.file.get() == &file; });
   if (entry == files_.end() || --entry->mappings > 0) return {};
-  const Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
+  const auto detached = mount_.with(
+      std::optional<Status>{}, [&](MountPort& mount) { return std::optional<Status>{mount.detach(file)}; });
+  const Status status =
+      detached ? *detached : file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
   if (status.is_ok()) files_.erase(entry);
   return status;
 }
@@ -160,6 +178,20 @@ Status RuntimeState::close(std::string& failed_path) {
     std::erase_if(files_, [](const FileEntry& e) { return e.mappings == 0; });
   }
   return first_error;
+}
+
+void RuntimeState::add_mount(MountPort& mount) {
+  const sync::Lock lock(mutex_);
+  if (mount_.is_taken())
+    throw Error(Errc::conflict, "this runtime serves a mount already; use one runtime for each mount");
+  mount_.set(&mount);
+}
+
+void RuntimeState::with_file(const os::FileIdentity& identity,
+                             const std::function<void(const std::shared_ptr<CoherentFile>&)>& fn) const {
+  const sync::Lock lock(mutex_);
+  for (const FileEntry& e : files_)
+    if (e.file->file().identity() == identity) fn(e.file);
 }
 
 DeviceSlot& RuntimeState::slot_for(unsigned device) const {

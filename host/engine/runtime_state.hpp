@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "host/engine/coherent_file.hpp"
 #include "host/engine/device_slot.hpp"
 #include "host/engine/launch_queue.hpp"
+#include "host/engine/mount_port.hpp"
 #include "host/sync/mutex.hpp"
 #include "host/trace/trace.hpp"
 
@@ -40,6 +42,16 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   void drain_launches();
   /// Ends launches and the flusher, copies everything home. May be called again after a failure.
   Status close(std::string& failed_path);
+
+  /// Begins to show this runtime's files through `mount`, until `remove_mount`. \throws Error(conflict) if
+  /// there is one
+  void add_mount(MountPort& mount);
+  /// Returns when nobody calls it any more. Nothing is recalled from then on.
+  void remove_mount() noexcept { mount_.set(nullptr); }
+  /// Calls `fn` with the file if it is mapped; the file stays mapped meanwhile.
+  void with_file(const os::FileIdentity& identity,
+                 const std::function<void(const std::shared_ptr<CoherentFile>&)>& fn) const;
+  HostAccess host_access() const noexcept { return options_.host_access; }
 
   std::vector<DeviceInfo> devices() const;
   Stats stats() const;
@@ -70,6 +82,7 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   std::vector<std::unique_ptr<LaunchQueue>> queues_;
 
   Counters host_;
+  MountSlot mount_;
   mutable sync::Mutex mutex_{sync::LockRank::runtime};
   std::vector<FileEntry> files_ APRIME_GUARDED_BY(mutex_);
 

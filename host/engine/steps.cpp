@@ -17,7 +17,10 @@ Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexce
     case Step::grant_read: return grant_to_host(run, step, demand);
     case Step::grant_write:
       return demand.requester.is_cpu() ? grant_to_host(run, step, demand)
-                                       : grant_write_to_device(run, demand.requester);
+             : demand.requester.is_mount()
+                 // The kernel gives itself the right, with the page that is sent to it.
+                 ? settle(run, {run.range.count, {}}, step, demand.requester)
+                 : grant_write_to_device(run, demand.requester);
     case Step::io_home:
     case Step::io_copy: return do_io(run, step, demand);
   }
@@ -29,6 +32,7 @@ Status CoherentFile::protect(Run& run, AgentId requester) noexcept {
   if (run.state.owner.is_device())
     return settle(run, regions_[run.state.owner.device_number()]->protect(run.range), Step::protect,
                   requester);
+  if (run.state.owner.is_mount()) return recall(run, requester);
   const ViewGate::Pass pass(view_gate_);
   const Status status = set_views(run, nullptr, os::Protection::read);
   return settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, Step::protect, requester);

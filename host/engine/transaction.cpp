@@ -53,7 +53,10 @@ bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) no
     if (plan(run.state, demand.event, demand.requester).empty()) return false;
     return directory_.try_begin(g, disturbs(run.state), &run.state);
   }
-  run.state = directory_.begin(g);
+  if (demand.patience != Patience::unless_recalled)
+    run.state = directory_.begin(g);
+  else if (!directory_.begin_unless_recalled(g, &run.state))
+    return false;
   if (disturbs(run.state)) directory_.drain_pins(g);
   return true;
 }
@@ -84,6 +87,8 @@ Status CoherentFile::execute(Run& run, const Demand& demand) noexcept {
       return first_error;
     }
   }
+  if (demand.io != nullptr && demand.requester.is_mount() && run.state.owner.is_mount())
+    return do_mounts_own(run, demand);
   // A step that stops half-way splits the run: the granules that it reached go on to the end, the others are
   // let go in the state they had, which is a legal one.
   for (const Step step : steps) {

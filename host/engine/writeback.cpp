@@ -66,8 +66,9 @@ Status CoherentFile::write_back(GranuleRange range, Patience patience) {
   return first_error;
 }
 
-Status CoherentFile::sync(GranuleRange range) {
+Status CoherentFile::sync(GranuleRange range, AgentId requester) {
   const trace::Range traced(tracer_, trace::Kind::sync);
+  if (!requester.is_mount()) recall_all(range);
   const Status written = write_back(range, Patience::wait);
   // One at a time: the kernel reports a failed write to one fdatasync and success to the next, which must not
   // be taken for an answer before the bytes were written again.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "host/mount/coherent_io.hpp"
 #include "host/mount/source.hpp"
 
 namespace aprime::mount {
@@ -36,7 +37,8 @@ std::array<timespec, 2> times_to_set(const struct ::stat& wanted, int what) noex
   return times;
 }
 
-int set_attributes_of(const os::TreeNode& node, const struct ::stat& wanted, int what) noexcept {
+int set_attributes_of(Inode& inode, const struct ::stat& wanted, int what) {
+  const os::TreeNode& node = inode.node;
   constexpr int kTimes =
       FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
   int error = 0;
@@ -45,15 +47,15 @@ int set_attributes_of(const os::TreeNode& node, const struct ::stat& wanted, int
     error = node.set_owner(what & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1),
                            what & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1));
   if (error == 0 && what & FUSE_SET_ATTR_MODE) error = node.set_mode(wanted.st_mode);
-  if (error == 0 && what & FUSE_SET_ATTR_SIZE) error = node.truncate(wanted.st_size);
+  if (error == 0 && what & FUSE_SET_ATTR_SIZE) error = set_size(inode, wanted.st_size);
   if (error == 0 && what & kTimes) error = node.set_times(times_to_set(wanted, what));
   return error;
 }
 
 void set_attributes(fuse_req_t request, fuse_ino_t id, struct ::stat* wanted, int what, fuse_file_info*) {
   answer(request, [&](Source& source) {
-    const Inode& inode = source.inode(id);
-    const int error = set_attributes_of(inode.node, *wanted, what);
+    Inode& inode = source.inode(id);
+    const int error = set_attributes_of(inode, *wanted, what);
     return error != 0 ? error : reply_attributes(request, inode);
   });
 }

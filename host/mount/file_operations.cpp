@@ -3,26 +3,36 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <memory>
-#include <vector>
+#include <mutex>
+#include <shared_mutex>
 
+#include "host/mount/coherent_io.hpp"
 #include "host/mount/source.hpp"
-#include "host/os/open_file.hpp"
 
 namespace aprime::mount {
 namespace {
 
+/// The most that libfuse lets the kernel ask for at once.
+constexpr std::size_t kTransferMax = std::size_t{1} << 20;
+
 struct OpenedFile final : Opened {
-  explicit OpenedFile(os::Descriptor opened) noexcept : file(std::move(opened)) {}
-  const os::OpenFile file;
+  explicit OpenedFile(os::Descriptor opened) noexcept : handle{os::OpenFile(std::move(opened))} {}
+  OpenHandle handle;
 };
 
-const os::OpenFile& file_of(const fuse_file_info& info) noexcept { return opened_as<OpenedFile>(info).file; }
+OpenHandle& handle_of(const fuse_file_info& info) noexcept { return opened_as<OpenedFile>(info).handle; }
 
 /// Gives the kernel an open file. Every read and write of it is a request to us; nothing but `mmap` goes
 /// through pages of the kernel.
-Opened& keep_open(Source& source, fuse_file_info& info, os::Descriptor opened) {
+Opened& keep_open(Source& source, const Inode& inode, fuse_file_info& info, os::Descriptor opened) {
   auto file = std::make_unique<OpenedFile>(std::move(opened));
+  {
+    const std::shared_lock lock(inode.gate);
+    if (inode.coherent != nullptr) file->handle.errors_seen = inode.coherent->errors().now();
+  }
   Opened& kept = *file;
   source.keep(std::move(file));
   info.fh = reinterpret_cast<std::uint64_t>(&kept);
@@ -33,9 +43,10 @@ Opened& keep_open(Source& source, fuse_file_info& info, os::Descriptor opened) {
 void open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   answer(request, [&](Source& source) {
     os::Descriptor opened;
-    const int error = source.inode(id).node.open(backing_flags(info->flags), &opened);
+    Inode& inode = source.inode(id);
+    const int error = inode.node.open(backing_flags(info->flags), &opened);
     if (error != 0) return error;
-    const Opened& kept = keep_open(source, *info, std::move(opened));
+    const Opened& kept = keep_open(source, inode, *info, std::move(opened));
     if (::fuse_reply_open(request, info) != 0) source.close(kept);
     return kReplied;
   });
@@ -48,28 +59,40 @@ void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
   });
 }
 
-void read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t at, fuse_file_info* info) {
-  answer(request, [&](Source&) {
-    thread_local std::vector<std::byte> buffer;
-    if (buffer.size() < size) buffer.resize(size);
+void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_file_info* info) {
+  answer(request, [&](Source& source) {
+    thread_local const std::unique_ptr<std::byte[], decltype(&std::free)> buffer(
+        static_cast<std::byte*>(std::aligned_alloc(os::kPageBytes, kTransferMax)), &std::free);
+    if (buffer == nullptr) return ENOMEM;
+    const std::span into(buffer.get(), std::min(size, kTransferMax));
+    // A read by a program carries its owner's locks; one by the kernel for its page cache has no owner.
+    const ByteRequest wanted{.at = at,
+                             .is_page = info->lock_owner == 0,
+                             .is_direct = (info->flags & O_DIRECT) != 0,
+                             .appends = false,
+                             .how = source.runtime().host_access()};
     std::size_t got = 0;
-    const int error = file_of(*info).read(at, std::span(buffer).first(size), &got);
+    const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, &got);
     if (error != 0 && got == 0) return error;
-    ::fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.data()), got);
+    ::fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.get()), got);
     return kReplied;
   });
 }
 
-void write(fuse_req_t request, fuse_ino_t, const char* from, std::size_t size, off_t at,
+void write(fuse_req_t request, fuse_ino_t id, const char* from, std::size_t size, off_t at,
            fuse_file_info* info) {
-  answer(request, [&](Source&) {
+  answer(request, [&](Source& source) {
     const std::span bytes(reinterpret_cast<const std::byte*>(from), size);
-    std::size_t put = 0;
     // A page that was stored to by mmap has its place, whatever the file that the kernel sends it by is open
     // for.
-    const bool appends = (info->flags & O_APPEND) != 0 && info->writepage == 0;
-    const os::OpenFile& file = file_of(*info);
-    const int error = appends ? file.append(bytes, &put) : file.write(at, bytes, &put);
+    const bool is_page = info->writepage != 0;
+    const ByteRequest wanted{.at = at,
+                             .is_page = is_page,
+                             .is_direct = !is_page && (info->flags & O_DIRECT) != 0,
+                             .appends = !is_page && (info->flags & O_APPEND) != 0,
+                             .how = source.runtime().host_access()};
+    std::size_t put = 0;
+    const int error = write_bytes(source.inode(id), handle_of(*info), wanted, bytes, &put);
     if (error != 0 && put == 0) return error;
     ::fuse_reply_write(request, put);
     return kReplied;
@@ -77,32 +100,35 @@ void write(fuse_req_t request, fuse_ino_t, const char* from, std::size_t size, o
 }
 
 void flush(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-  answer(request, [&](Source&) { return file_of(*info).flush(); });
+  answer(request, [&](Source&) { return handle_of(*info).file.flush(); });
 }
 
-void sync(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_info* info) {
-  answer(request, [&](Source&) { return file_of(*info).sync(data_only != 0); });
+void sync(fuse_req_t request, fuse_ino_t id, int data_only, fuse_file_info* info) {
+  answer(request,
+         [&](Source& source) { return sync_bytes(source.inode(id), handle_of(*info), data_only != 0); });
 }
 
-void allocate(fuse_req_t request, fuse_ino_t, int mode, off_t at, off_t size, fuse_file_info* info) {
-  answer(request, [&](Source&) { return file_of(*info).allocate(mode, at, size); });
+void allocate(fuse_req_t request, fuse_ino_t id, int mode, off_t at, off_t size, fuse_file_info* info) {
+  answer(request,
+         [&](Source& source) { return allocate_bytes(source.inode(id), handle_of(*info), mode, at, size); });
 }
 
-void seek(fuse_req_t request, fuse_ino_t, off_t at, int whence, fuse_file_info* info) {
-  answer(request, [&](Source&) {
+void seek(fuse_req_t request, fuse_ino_t id, off_t at, int whence, fuse_file_info* info) {
+  answer(request, [&](Source& source) {
     off_t found = 0;
-    const int error = file_of(*info).seek(at, whence, &found);
+    const int error = seek_bytes(source.inode(id), handle_of(*info), at, whence, &found);
     if (error != 0) return error;
     ::fuse_reply_lseek(request, found);
     return kReplied;
   });
 }
 
-void copy_range(fuse_req_t request, fuse_ino_t, off_t at, fuse_file_info* info, fuse_ino_t, off_t to_at,
-                fuse_file_info* to, std::size_t size, int) {
-  answer(request, [&](Source&) {
+void copy_range(fuse_req_t request, fuse_ino_t id, off_t at, fuse_file_info* info, fuse_ino_t to_id,
+                off_t to_at, fuse_file_info* to, std::size_t size, int) {
+  answer(request, [&](Source& source) {
     std::size_t copied = 0;
-    const int error = file_of(*info).copy_to(at, file_of(*to), to_at, size, &copied);
+    const int error = copy_bytes(source.inode(id), handle_of(*info), at, source.inode(to_id), handle_of(*to),
+                                 to_at, size, &copied);
     if (error != 0) return error;
     ::fuse_reply_write(request, copied);
     return kReplied;
@@ -120,7 +146,7 @@ int reply_create(fuse_req_t request, Source& source, const fuse_entry_param& ent
                  fuse_file_info& info) {
   const Opened* kept = nullptr;
   try {
-    kept = &keep_open(source, info, std::move(opened));
+    kept = &keep_open(source, source.inode(entry.ino), info, std::move(opened));
   } catch (...) {
     source.take_back(entry);
     throw;

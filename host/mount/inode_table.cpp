@@ -7,13 +7,14 @@ namespace aprime::mount {
 InodeTable::InodeTable(os::TreeNode root)
     : root_(std::make_unique<Inode>(std::move(root), os::FileIdentity{})) {}
 
-Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes) {
+Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes, bool* is_new) {
   const os::FileIdentity identity{attributes.st_dev, attributes.st_ino};
   const sync::Lock lock(mutex_);
-  std::unique_ptr<Inode>& known = known_[identity];
+  std::shared_ptr<Inode>& known = known_[identity];
+  *is_new = known == nullptr;
   if (known == nullptr) {
     try {
-      known = std::make_unique<Inode>(std::move(node), identity);
+      known = std::make_shared<Inode>(std::move(node), identity);
     } catch (...) {
       known_.erase(identity);
       throw;
@@ -23,9 +24,15 @@ Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes) 
   return *known;
 }
 
+std::shared_ptr<Inode> InodeTable::find(const os::FileIdentity& identity) noexcept {
+  const sync::Lock lock(mutex_);
+  const auto at = known_.find(identity);
+  return at == known_.end() ? nullptr : at->second;
+}
+
 void InodeTable::forget(Inode& inode, std::uint64_t lookups) noexcept {
   if (&inode == root_.get()) return;  // the kernel never looked it up
-  std::unique_ptr<Inode> gone;        // its descriptor is closed without the lock
+  std::shared_ptr<Inode> gone;        // its descriptor is closed without the lock
   const sync::Lock lock(mutex_);
   assert(inode.lookups >= lookups);
   inode.lookups -= lookups;

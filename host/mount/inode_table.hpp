@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <shared_mutex>
 #include <unordered_map>
 
+#include "host/engine/coherent_file.hpp"
 #include "host/os/tree_node.hpp"
 #include "host/sync/mutex.hpp"
 
@@ -16,6 +18,13 @@ struct Inode {
 
   const os::TreeNode node;
   const os::FileIdentity identity;
+
+  /// Shared while a request for the bytes of a regular file is in work, also while it waits; exclusive while
+  /// it changes who serves them.
+  mutable std::shared_mutex gate;
+  /// Serves the bytes of a file that the runtime gives to devices; null for all others, whose bytes are those
+  /// of the source. Guarded by `gate`.
+  std::shared_ptr<engine::CoherentFile> coherent;
 
  private:
   friend class InodeTable;
@@ -30,8 +39,10 @@ class InodeTable {
   explicit InodeTable(os::TreeNode root);
 
   Inode& root() noexcept { return *root_; }
-  /// The inode of an object just looked up, with one lookup more. \throws std::bad_alloc
-  Inode& remember(os::TreeNode node, const struct ::stat& attributes);
+  /// The inode of an object just looked up, with one lookup more; whether it is new. \throws std::bad_alloc
+  Inode& remember(os::TreeNode node, const struct ::stat& attributes, bool* is_new);
+  /// Null if the kernel does not know it. The root is not found.
+  std::shared_ptr<Inode> find(const os::FileIdentity& identity) noexcept;
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
   void forget(Inode& inode, std::uint64_t lookups) noexcept;
 
@@ -44,7 +55,7 @@ class InodeTable {
 
   const std::unique_ptr<Inode> root_;
   sync::Mutex mutex_{sync::LockRank::inodes};
-  std::unordered_map<os::FileIdentity, std::unique_ptr<Inode>, Hash> known_ APRIME_GUARDED_BY(mutex_);
+  std::unordered_map<os::FileIdentity, std::shared_ptr<Inode>, Hash> known_ APRIME_GUARDED_BY(mutex_);
 };
 
 }  // namespace aprime::mount

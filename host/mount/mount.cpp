@@ -74,7 +74,7 @@ Mount Runtime::mount(const std::string& source, const std::string& mountpoint, c
   if (os::mounted_at(from, mount::kFileSystemType) != MountedThere::nothing &&
       os::mounted_at(from, mount::kFileSystemType) != MountedThere::other)
     refuse(source, "it is itself a mount of aprime; mount its source");
-  return Mount(std::make_unique<mount::Server>(from, to, options));
+  return Mount(std::make_unique<mount::Server>(state_, from, to, options));
 }
 
 void unmount(const std::string& mountpoint, Unmount how) {

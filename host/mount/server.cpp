@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <exception>
+#include <mutex>
 
 #include "host/os/mount_point.hpp"
 
@@ -21,6 +22,9 @@ void start(void*, fuse_conn_info* connection) {
   // Only pages for mmap are read by the kernel on its own account: one by one, as they are touched, so that
   // none is taken from its owner for a guess.
   connection->max_readahead = 0;
+  // Pages that are written back are answered at once, but pages asked for may have to wait; the kernel counts
+  // both against this limit, and some of the former may be what the latter wait for.
+  connection->max_background = 65535;
 }
 
 fuse_lowlevel_ops make_operations() noexcept {
@@ -35,19 +39,64 @@ fuse_lowlevel_ops make_operations() noexcept {
 
 }  // namespace
 
-Server::Server(std::string source, std::string mountpoint, const MountOptions& options)
+Server::Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source, std::string mountpoint,
+               const MountOptions& options)
     : process_(::getpid()),
       source_path_(std::move(source)),
       mountpoint_(std::move(mountpoint)),
-      source_(os::TreeNode::open_root(source_path_)),
+      source_(os::TreeNode::open_root(source_path_), std::move(runtime)),
       session_(std::in_place, source_path_, mountpoint_, options, make_operations(), &source_),
       workers_(session_->fuse()) {
-  workers_.start();
+  source_.runtime().add_mount(*this);
+  try {
+    workers_.start();
+    // Served by the workers.
+    struct ::stat s {};
+    if (::stat(mountpoint_.c_str(), &s) == 0) device_.store(s.st_dev);
+  } catch (...) {
+    source_.runtime().remove_mount();
+    throw;
+  }
 }
 
 Server::~Server() { unmount(); }
 
 bool Server::is_own_process() const noexcept { return ::getpid() == process_; }
+
+void Server::recall(const os::FileIdentity& file, ByteRange range) noexcept {
+  const std::shared_ptr<Inode> inode = source_.inodes().find(file);
+  if (inode == nullptr) return;  // the kernel does not know it: it has no page of it
+  // Fails only for an inode that the kernel has just forgotten, with its pages.
+  static_cast<void>(::fuse_lowlevel_notify_inval_inode(&session_->fuse(), Source::id_of(*inode),
+                                                       static_cast<off_t>(range.first.value),
+                                                       static_cast<off_t>(range.size.value)));
+}
+
+void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
+  const std::shared_ptr<Inode> inode = source_.inodes().find(file->file().identity());
+  if (inode == nullptr) return;
+  try {
+    // Programs may have it open for writing already; what the runtime's own mappings may do, they know.
+    file->file().make_writable(file->path());
+  } catch (const Error&) {
+    // It cannot be written to by anybody, then.
+  }
+  {
+    const std::unique_lock lock(inode->gate);
+    inode->coherent = file;
+  }
+  recall(inode->identity, {ByteOffset{0}, ByteCount{std::uint64_t{1} << 62}});
+}
+
+Status Server::detach(engine::CoherentFile& file) noexcept {
+  const GranuleRange all{GranuleIndex{0}, file.directory().capacity()};
+  const std::shared_ptr<Inode> inode = source_.inodes().find(file.file().identity());
+  if (inode == nullptr) return file.write_back(all, engine::Patience::wait);
+  const std::unique_lock lock(inode->gate);
+  const Status status = file.write_back(all, engine::Patience::wait);
+  if (status.is_ok()) inode->coherent = nullptr;
+  return status;
+}
 
 void Server::write_stored_pages() const noexcept {
   // Served by the workers, of whom the caller is none.
@@ -74,6 +123,8 @@ void Server::unmount() noexcept {
   } catch (const std::exception&) {
     // No memory to look; the session's end unmounts as well.
   }
+  // Recalls in work are served to their end; later ones have no program's pages to take.
+  source_.runtime().remove_mount();
   workers_.stop();
   if (is_detached) session_->was_unmounted();
   session_.reset();

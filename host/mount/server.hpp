@@ -2,6 +2,8 @@
 
 #include <sys/types.h>
 
+#include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -14,10 +16,11 @@
 namespace aprime::mount {
 
 /// What a Mount handle refers to: the source tree, the session, and the threads that serve it.
-class Server {
+class Server final : public engine::MountPort {
  public:
-  /// Both paths absolute, without symbolic links. \throws Error(cannot_open | resources)
-  Server(std::string source, std::string mountpoint, const MountOptions& options);
+  /// Both paths absolute, without symbolic links. \throws Error(cannot_open | resources | conflict)
+  Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source, std::string mountpoint,
+         const MountOptions& options);
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -30,6 +33,12 @@ class Server {
   /// False in a child made by fork(): it has none of the threads.
   bool is_own_process() const noexcept;
 
+  // engine::MountPort
+  void recall(const os::FileIdentity& file, ByteRange range) noexcept override;
+  void attach(const std::shared_ptr<engine::CoherentFile>& file) override;
+  Status detach(engine::CoherentFile& file) noexcept override;
+  bool is_own(std::uint64_t device) const noexcept override { return device == device_.load(); }
+
  private:
   void write_stored_pages() const noexcept;
 
@@ -41,6 +50,8 @@ class Server {
   Source source_;
   std::optional<Session> session_;
   Workers workers_;
+  /// Of our own file system; 0 until it is mounted.
+  std::atomic<std::uint64_t> device_ = 0;
 
   sync::Mutex unmount_mutex_{sync::LockRank::runtime};
   bool is_unmounted_ APRIME_GUARDED_BY(unmount_mutex_) = false;

@@ -1,5 +1,7 @@
 #include "host/mount/source.hpp"
 
+#include <mutex>
+
 namespace aprime::mount {
 
 int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* entry) {
@@ -11,7 +13,15 @@ int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* ent
 int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
   const int error = node.stat(&entry->attr);
   if (error != 0) return error;
-  entry->ino = id_of(inodes_.remember(std::move(node), entry->attr));
+  bool is_new = false;
+  Inode& inode = inodes_.remember(std::move(node), entry->attr, &is_new);
+  entry->ino = id_of(inode);
+  // A file that is mapped later is attached by the runtime, which finds the inode.
+  if (is_new && S_ISREG(entry->attr.st_mode))
+    runtime_->with_file(inode.identity, [&](const std::shared_ptr<engine::CoherentFile>& file) {
+      const std::unique_lock lock(inode.gate);
+      inode.coherent = file;
+    });
   entry->attr_timeout = kBelieveSeconds;
   entry->entry_timeout = kBelieveSeconds;
   return 0;

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "aprime/error.hpp"
+#include "host/engine/runtime_state.hpp"
 #include "host/mount/fuse.hpp"
 #include "host/mount/inode_table.hpp"
 
@@ -19,7 +20,10 @@ class Opened {
 /// The tree that a mount shows, as its operations see it.
 class Source {
  public:
-  explicit Source(os::TreeNode root) : inodes_(std::move(root)) {}
+  Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime)
+      : inodes_(std::move(root)), runtime_(std::move(runtime)) {}
+
+  engine::RuntimeState& runtime() noexcept { return *runtime_; }
 
   InodeTable& inodes() noexcept { return inodes_; }
   Inode& inode(fuse_ino_t id) noexcept {
@@ -41,6 +45,7 @@ class Source {
   InodeTable inodes_;
   sync::Mutex opened_mutex_{sync::LockRank::inodes};
   std::unordered_map<const Opened*, std::unique_ptr<Opened>> opened_ APRIME_GUARDED_BY(opened_mutex_);
+  const std::shared_ptr<engine::RuntimeState> runtime_;
 };
 
 /// How long the kernel may believe names and attributes, in seconds. Changes made through the mount are seen

@@ -42,6 +42,8 @@ enum class LockRank : std::uint8_t {
   /// A mount's table of inodes; its pool of workers. Bounded work only.
   inodes,
   workers,
+  /// CoherentFile: pages read during a recall. Held while the directory is changed; taken on fault paths.
+  late_pages,
   /// A frame pool's table: bounded searches only. Taken on fault paths.
   frames,
   /// A CUDA device's queue of copies: a few pointers. Taken on fault paths.

@@ -1,0 +1,83 @@
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "host/engine/coherent_file.hpp"
+
+// A page that the kernel asks for stays locked until it has the answer, and a recall waits for the lock: no
+// request for a page may wait for a recall. What makes that safe is that a granule under recall is still the
+// mount's, so that home is its newest copy; and that the page, which the recall may have passed by, is noted,
+// so that the recall looks once more before it gives the granule to anybody.
+
+namespace aprime::engine {
+
+Status CoherentFile::page_in(ByteOffset at, std::span<std::byte> into, Patience patience) noexcept {
+  const GranuleRange granules = granule_.covering({at, ByteCount{into.size()}});
+  for (std::uint64_t i = 0; i < granules.count.value; ++i) {
+    const Status status = give_to_mount(granules.first + GranuleCount{i}, patience);
+    if (!status.is_ok()) return status;
+  }
+  // A recall may begin now. It waits for the page that this is the answer for.
+  return file_.read(at, into);
+}
+
+Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience) noexcept {
+  const Demand demand{.event = Event::read, .requester = AgentId::mount(), .patience = patience};
+  for (;;) {
+    const Status status = perform({g, GranuleCount{1}}, demand);
+    if (!status.is_ok()) return status;
+    const sync::Lock lock(late_mutex_);
+    const GranuleWord w = directory_.load(g);
+    if (w.state().owner.is_mount()) {
+      if (!w.busy()) return {};
+      try {
+        late_pages_.push_back(g);
+        return {};
+      } catch (const std::bad_alloc&) {
+        return {Errc::resources, ENOMEM, granule_.offset_of(g)};
+      }
+    }
+    if (patience == Patience::skip) return {Errc::resources, EAGAIN, granule_.offset_of(g)};
+  }
+}
+
+Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
+  const os::FileIdentity identity = file_.identity();
+  for (;;) {
+    mount_.with(0, [&](MountPort& mount) {
+      mount.recall(identity, granule_.bytes_of(run.range));
+      return 0;
+    });
+    const sync::Lock lock(late_mutex_);
+    const auto is_here = [&](GranuleIndex g) {
+      return g.value >= run.range.first.value && g.value < run.range.end().value;
+    };
+    if (std::erase_if(late_pages_, is_here) > 0) continue;
+    unsynced_.mark(run.range);
+    return settle(run, {run.range.count, {}}, Step::protect, requester);
+  }
+}
+
+void CoherentFile::recall_all(GranuleRange range) noexcept {
+  directory_.for_each_touched(range, [&](GranuleIndex g, GranuleWord w) {
+    if (w.state().owner.is_mount())
+      static_cast<void>(perform({g, GranuleCount{1}}, {.event = Event::writeback}));
+  });
+}
+
+Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) noexcept {
+  const ByteRange range{at, ByteCount{from.size()}};
+  // The mount's, or being recalled from it: nobody else uses home until the kernel has its answer.
+  unsynced_.mark(granule_.covering(range));
+  return file_.write(at, from);
+}
+
+Status CoherentFile::do_mounts_own(Run& run, const Demand& demand) noexcept {
+  const Status status = demand.io->on_home(run.range);
+  if (demand.event != Event::io_read && demand.event != Event::bounce_read) unsynced_.mark(run.range);
+  let_go(run.range, false);
+  if (!status.is_ok()) run.range.count = GranuleCount{0};
+  return status;
+}
+
+}  // namespace aprime::engine

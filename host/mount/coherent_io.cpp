@@ -1,0 +1,176 @@
+#include "host/mount/coherent_io.hpp"
+
+#include <linux/falloc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <mutex>
+
+#include "host/engine/transfer.hpp"
+
+namespace aprime::mount {
+namespace {
+
+using coherence::AgentId;
+using engine::CoherentFile;
+using engine::Patience;
+
+int error_of(const Status& status) noexcept {
+  if (status.is_ok()) return 0;
+  if (status.system_error != 0) return status.system_error;
+  switch (status.code) {
+    case Errc::no_space: return ENOSPC;
+    case Errc::access_denied: return EBADF;
+    case Errc::resources:
+    case Errc::device_memory: return ENOMEM;
+    case Errc::invalid_argument: return EINVAL;
+    default: return EIO;
+  }
+}
+
+/// The size of the file now, up to which the runtime's tables reach.
+int current_size(CoherentFile& file, std::uint64_t* size) {
+  const os::File::SizeResult now = file.file().size();
+  if (!now.status.is_ok()) return error_of(now.status);
+  // It may have grown by its plain path.
+  if (file.granule().count_for(now.size).value > file.directory().capacity().value) file.reserve(now.size);
+  *size = now.size.value;
+  return 0;
+}
+
+bool is_aligned(CoherentFile& file, std::uint64_t at, std::span<const std::byte> buffer) noexcept {
+  const std::uint64_t unit = file.file().direct_alignment().value;
+  return unit != 0 && at % unit == 0 && buffer.size() % unit == 0 &&
+         reinterpret_cast<std::uintptr_t>(buffer.data()) % unit == 0;
+}
+
+engine::Transfer transfer_of(CoherentFile& file, const ByteRequest& request, std::uint64_t at,
+                             std::span<const std::byte> buffer) noexcept {
+  return {.at = ByteOffset{at},
+          .how = request.how,
+          .is_direct = request.is_direct && is_aligned(file, at, buffer),
+          .requester = AgentId::mount()};
+}
+
+int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std::byte> into,
+                  std::size_t* got) {
+  std::uint64_t size = 0;
+  if (const int error = current_size(file, &size); error != 0) return error;
+  const auto at = static_cast<std::uint64_t>(request.at);
+  if (at >= size) return 0;
+  const auto part = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - at)));
+  Status status;
+  if (request.is_page) {
+    // More than a page is a guess of the kernel's (madvise), which comes back page by page if it must.
+    const Patience patience = into.size() <= os::kPageBytes ? Patience::unless_recalled : Patience::skip;
+    status = file.page_in(ByteOffset{at}, part, patience);
+  } else {
+    status = engine::read_file(file, transfer_of(file, request, at, part), part);
+  }
+  if (status.is_ok()) *got = part.size();
+  return error_of(status);
+}
+
+int write_coherent(CoherentFile& file, const ByteRequest& request, std::span<const std::byte> from,
+                   std::size_t* put) {
+  std::uint64_t size = 0;
+  if (const int error = current_size(file, &size); error != 0) return error;
+  // The kernel has the inode locked: no other program on the mount changes the size meanwhile.
+  const std::uint64_t at = request.appends ? size : static_cast<std::uint64_t>(request.at);
+  Status status;
+  if (request.is_page) {
+    status = file.page_out(ByteOffset{at}, from);
+  } else {
+    const std::uint64_t end = at + from.size();
+    if (end > size) status = file.resize(ByteCount{end});
+    if (status.is_ok()) status = engine::write_file(file, transfer_of(file, request, at, from), from);
+    // What a program did not write is not there.
+    if (!status.is_ok() && end > size) static_cast<void>(file.resize(ByteCount{size}));
+  }
+  if (status.is_ok()) *put = from.size();
+  return error_of(status);
+}
+
+int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, std::uint64_t at,
+                      std::uint64_t length) {
+  constexpr int kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+  if ((mode & ~kKnown) != 0) return EOPNOTSUPP;
+  std::uint64_t size = 0;
+  if (const int error = current_size(file, &size); error != 0) return error;
+  const std::uint64_t end = at + length;
+  if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 && at < size) {
+    const ByteRange range{ByteOffset{at}, ByteCount{std::min(end, size) - at}};
+    if (const Status status = file.punch(range, AgentId::mount()); !status.is_ok()) return error_of(status);
+  }
+  if ((mode & FALLOC_FL_PUNCH_HOLE) != 0) return 0;
+  if (const int error =
+          handle.file.allocate(FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at), static_cast<off_t>(length));
+      error != 0)
+    return error;
+  if ((mode & FALLOC_FL_KEEP_SIZE) != 0 || end <= size) return 0;
+  return error_of(file.resize(ByteCount{end}));
+}
+
+}  // namespace
+
+int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
+               std::span<std::byte> into, std::size_t* got) {
+  const std::shared_lock lock(inode.gate);
+  if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, got);
+  return handle.file.read(request.at, into, got);
+}
+
+int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
+                std::span<const std::byte> from, std::size_t* put) {
+  const std::shared_lock lock(inode.gate);
+  if (inode.coherent != nullptr) return write_coherent(*inode.coherent, request, from, put);
+  return request.appends ? handle.file.append(from, put) : handle.file.write(request.at, from, put);
+}
+
+int set_size(Inode& inode, off_t size) {
+  const std::shared_lock lock(inode.gate);
+  if (inode.coherent == nullptr) return inode.node.truncate(size);
+  std::uint64_t before = 0;
+  if (const int error = current_size(*inode.coherent, &before); error != 0) return error;
+  return error_of(inode.coherent->resize(ByteCount{static_cast<std::uint64_t>(size)}, AgentId::mount()));
+}
+
+int allocate_bytes(const Inode& inode, const OpenHandle& handle, int mode, off_t at, off_t size) {
+  const std::shared_lock lock(inode.gate);
+  if (inode.coherent == nullptr) return handle.file.allocate(mode, at, size);
+  return allocate_coherent(*inode.coherent, handle, mode, static_cast<std::uint64_t>(at),
+                           static_cast<std::uint64_t>(size));
+}
+
+int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only) {
+  const std::shared_lock lock(inode.gate);
+  if (inode.coherent == nullptr) return handle.file.sync(data_only);
+  CoherentFile& file = *inode.coherent;
+  const Status status = file.sync({GranuleIndex{0}, file.directory().capacity()}, AgentId::mount());
+  const Status unheard = file.errors().take(handle.errors_seen);
+  if (!status.is_ok()) return error_of(status);
+  if (!unheard.is_ok()) return error_of(unheard);
+  return data_only ? 0 : handle.file.sync(false);
+}
+
+int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whence, off_t* found) {
+  const std::shared_lock lock(inode.gate);
+  if (inode.coherent != nullptr) {
+    // What only a device has stored to is a hole at home.
+    CoherentFile& file = *inode.coherent;
+    const Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
+    if (!status.is_ok()) return error_of(status);
+  }
+  return handle.file.seek(at, whence, found);
+}
+
+int copy_bytes(const Inode& inode, const OpenHandle& handle, off_t at, const Inode& to_inode,
+               const OpenHandle& to, off_t to_at, std::size_t size, std::size_t* copied) {
+  const std::shared_lock lock(inode.gate);
+  const std::shared_lock to_lock =
+      &inode == &to_inode ? std::shared_lock<std::shared_mutex>() : std::shared_lock(to_inode.gate);
+  if (inode.coherent != nullptr || to_inode.coherent != nullptr) return EXDEV;
+  return handle.file.copy_to(at, to.file, to_at, size, copied);
+}
+
+}  // namespace aprime::mount

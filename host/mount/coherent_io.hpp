@@ -1,0 +1,47 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <span>
+
+#include "host/mount/inode_table.hpp"
+#include "host/os/open_file.hpp"
+
+namespace aprime::mount {
+
+/// A regular file that a program has open.
+struct OpenHandle {
+  os::OpenFile file;
+  /// How much of the file's failed writebacks this program has heard of.
+  engine::WritebackErrors::Seen errors_seen = 0;
+};
+
+/// A request for bytes, as the kernel tells it.
+struct ByteRequest {
+  off_t at;
+  /// For the kernel's page cache: the page is locked until the reply.
+  bool is_page;
+  bool is_direct;
+  bool appends;
+  HostAccess how;
+};
+
+// What programs ask of a file's bytes, served by the runtime where it keeps the file coherent with devices,
+// and by the source otherwise. Each returns 0 or an errno.
+
+int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
+               std::span<std::byte> into, std::size_t* got);
+int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
+                std::span<const std::byte> from, std::size_t* put);
+int set_size(Inode& inode, off_t size);
+/// `mode` as for fallocate.
+int allocate_bytes(const Inode& inode, const OpenHandle& handle, int mode, off_t at, off_t size);
+int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only);
+/// SEEK_DATA and SEEK_HOLE.
+int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whence, off_t* found);
+/// EXDEV where the kernel shall copy by reading and writing.
+int copy_bytes(const Inode& inode, const OpenHandle& handle, off_t at, const Inode& to_inode,
+               const OpenHandle& to, off_t to_at, std::size_t size, std::size_t* copied);
+
+}  // namespace aprime::mount

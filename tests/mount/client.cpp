@@ -1,0 +1,146 @@
+// A program on a mount, told by lines on its standard input what to do; answers each by one line: "ok", "ok
+// HEX" or "errno N". It knows nothing of aprime.
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <utility>
+
+namespace {
+
+constexpr std::size_t kPage = 4096;
+
+class Client {
+ public:
+  /// The answer to one command.
+  std::string answer(const std::string& line) {
+    std::istringstream words(line);
+    std::string command;
+    words >> command;
+    errno = 0;
+    result_ = "ok";
+    if (!run(command, words)) return "errno " + std::to_string(errno);
+    return result_;
+  }
+
+ private:
+  bool run(const std::string& command, std::istringstream& words) {
+    std::string text;
+    long at = 0, size = 0;
+    int value = 0;
+    if (command == "open" || command == "open_direct") {
+      words >> text;
+      close();
+      fd_ = ::open(text.c_str(), O_RDWR | (command == "open" ? 0 : O_DIRECT));
+      return fd_ >= 0;
+    }
+    if (command == "map") return map();
+    if (command == "msync") return ::msync(memory_, mapped_, MS_SYNC) == 0;
+    if (command == "fsync") return ::fsync(fd_) == 0;
+    if (command == "close") return close();
+    if (command == "size") return tell_size();
+    if (command == "rename" || command == "unlink") {
+      std::string to;
+      words >> text >> to;
+      return (command == "rename" ? ::rename(text.c_str(), to.c_str()) : ::unlink(text.c_str())) == 0;
+    }
+    words >> at >> size >> value;
+    const auto offset = static_cast<std::size_t>(at), length = static_cast<std::size_t>(size);
+    if (command == "truncate") return ::ftruncate(fd_, at) == 0;
+    if (command == "punch")
+      return ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size) == 0;
+    if (command == "read") return read(at, length);
+    if (command == "write") return write(at, length, value);
+    if (command == "load") return tell(memory_ + offset, length);
+    if (command == "store") return std::memset(memory_ + offset, value, length) != nullptr;
+    if (command == "count") return count(offset, length, value);
+    errno = ENOSYS;
+    return false;
+  }
+
+  bool close() {
+    if (memory_ != nullptr) ::munmap(memory_, mapped_);
+    memory_ = nullptr;
+    if (fd_ < 0) return true;
+    return ::close(std::exchange(fd_, -1)) == 0;
+  }
+
+  bool map() {
+    struct ::stat s {};
+    if (::fstat(fd_, &s) != 0) return false;
+    mapped_ = static_cast<std::size_t>(s.st_size);
+    void* at = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+    if (at == MAP_FAILED) return false;
+    memory_ = static_cast<unsigned char*>(at);
+    return true;
+  }
+
+  bool tell_size() {
+    struct ::stat s {};
+    if (::fstat(fd_, &s) != 0) return false;
+    result_ = "ok " + std::to_string(s.st_size);
+    return true;
+  }
+
+  bool tell(const unsigned char* bytes, std::size_t size) {
+    result_ = "ok ";
+    char hex[3];
+    for (std::size_t i = 0; i < size; ++i) {
+      std::snprintf(hex, sizeof hex, "%02x", bytes[i]);
+      result_ += hex;
+    }
+    return true;
+  }
+
+  /// Aligned for O_DIRECT.
+  std::unique_ptr<unsigned char, decltype(&std::free)> buffer(std::size_t size) {
+    const std::size_t room = (size + kPage - 1) / kPage * kPage;
+    return {static_cast<unsigned char*>(std::aligned_alloc(kPage, room)), &std::free};
+  }
+
+  bool read(long at, std::size_t size) {
+    const auto bytes = buffer(size);
+    const ssize_t n = ::pread(fd_, bytes.get(), size, at);
+    return n >= 0 && tell(bytes.get(), static_cast<std::size_t>(n));
+  }
+
+  bool write(long at, std::size_t size, int value) {
+    const auto bytes = buffer(size);
+    std::memset(bytes.get(), value, size);
+    return ::pwrite(fd_, bytes.get(), size, at) == static_cast<ssize_t>(size);
+  }
+
+  /// Adds 1 to every fourth 32-bit word from `first` (in words, below 4) on, `rounds` times, by mmap.
+  bool count(std::size_t first, std::size_t rounds, int) {
+    const auto words = reinterpret_cast<std::atomic<unsigned>*>(memory_);
+    for (std::size_t round = 0; round < rounds; ++round)
+      for (std::size_t i = first; i < mapped_ / sizeof(unsigned); i += 4 * 64)
+        words[i].store(words[i].load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    return true;
+  }
+
+  int fd_ = -1;
+  unsigned char* memory_ = nullptr;
+  std::size_t mapped_ = 0;
+  std::string result_;
+};
+
+}  // namespace
+
+int main() {
+  Client client;
+  for (std::string line; std::getline(std::cin, line);) std::cout << client.answer(line) << std::endl;
+}

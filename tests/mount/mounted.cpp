@@ -1,0 +1,145 @@
+#include "tests/mount/mounted.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <stdexcept>
+
+#include "tests/contract/kernels.hpp"
+
+namespace aprime::test {
+namespace {
+
+constexpr std::chrono::seconds kTestMax{200};
+constexpr ByteCount kScratch{4096};
+
+ByteRange whole(const Mapping& mapping) { return {ByteOffset{0}, mapping.size_bytes()}; }
+
+}  // namespace
+
+Client::Client() {
+  std::array<int, 2> in{}, out{};
+  if (::pipe2(in.data(), O_CLOEXEC) != 0 || ::pipe2(out.data(), O_CLOEXEC) != 0)
+    throw std::runtime_error("no pipe");
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+  ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+  std::string program = APRIME_MOUNT_CLIENT;
+  char* arguments[] = {program.data(), nullptr};
+  const int error = ::posix_spawn(&process_, program.c_str(), &actions, nullptr, arguments, environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::close(in[0]);
+  ::close(out[1]);
+  if (error != 0) throw std::runtime_error("cannot start " + program);
+  to_ = ::fdopen(in[1], "w");
+  from_ = ::fdopen(out[0], "r");
+}
+
+Client::~Client() {
+  ::kill(process_, SIGKILL);
+  std::fclose(to_);
+  std::fclose(from_);
+  ::waitpid(process_, nullptr, 0);
+}
+
+void Client::begin(const std::string& command) {
+  std::fprintf(to_, "%s\n", command.c_str());
+  std::fflush(to_);
+}
+
+std::string Client::end() {
+  std::string line;
+  for (int c = 0; (c = std::fgetc(from_)) != '\n' && c != EOF;) line += static_cast<char>(c);
+  return line;
+}
+
+std::string Client::bytes(const std::string& command) {
+  const std::string answer = ask(command);
+  return answer.starts_with("ok ") ? answer.substr(3) : answer;
+}
+
+std::string all(std::size_t size, unsigned char value) {
+  std::array<char, 3> hex{};
+  std::snprintf(hex.data(), hex.size(), "%02x", value);
+  std::string text;
+  for (std::size_t i = 0; i < size; ++i) text += hex.data();
+  return text;
+}
+
+Mounted::Mounted(DeviceKind kind, HostAccess how) {
+  std::string name = std::filesystem::temp_directory_path() / "aprime-mount-XXXXXX";
+  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");
+  directory_ = std::filesystem::canonical(name);
+  std::filesystem::create_directory(directory_ + "/source");
+  std::filesystem::create_directory(directory_ + "/mounted");
+  RuntimeOptions options;
+  options.devices = {{.kind = kind, .memory = ByteCount{1 << 20}, .workers = 2}};
+  options.granule = ByteCount{16384};
+  options.host_access = how;
+  options.dirty_age_max = std::chrono::milliseconds{0};
+  runtime_ = std::make_unique<Runtime>(options);
+  std::ofstream(directory_ + "/scratch") << std::string(kScratch.value, '\0');
+  scratch_ = runtime_->map(directory_ + "/scratch", Access::read_write);
+  watchdog_ = std::jthread([at = directory_ + "/mounted"](const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any wakeup;
+    std::unique_lock lock(mutex);
+    if (wakeup.wait_for(lock, stop, kTestMax, [&] { return stop.stop_requested(); }) || stop.stop_requested())
+      return;
+    // With the process goes its end of the connection: whoever waits for it is woken.
+    std::fprintf(stderr, "the mount hangs\n");
+    ::umount2(at.c_str(), MNT_DETACH);
+    std::_Exit(1);
+  });
+  mount_ = runtime_->mount(directory_ + "/source", directory_ + "/mounted");
+}
+
+Mounted::~Mounted() {
+  mount_.unmount();
+  scratch_ = Mapping();
+  runtime_.reset();
+  watchdog_.request_stop();
+  watchdog_.join();
+  std::filesystem::remove_all(directory_);
+}
+
+void Mounted::make(const std::string& name, const std::string& content) const {
+  std::ofstream(plain(name), std::ios::binary) << content;
+}
+
+std::string Mounted::content(const std::string& name) const {
+  std::ostringstream text;
+  text << std::ifstream(plain(name), std::ios::binary).rdbuf();
+  return text.str();
+}
+
+void Mounted::device_stores(const Mapping& mapping, ByteRange range, unsigned char value) {
+  runtime_->launch(Grid::cover(256, 64), contract::StoreEverywhere{}, read_write(mapping, range), value)
+      .wait();
+}
+
+unsigned Mounted::device_misses(const Mapping& mapping, ByteRange range, unsigned char value) {
+  runtime_
+      ->launch(Grid::cover(1, 1), contract::CountOthers{}, read(mapping, range), std::size_t{1}, value,
+               read_write(scratch_, whole(scratch_)))
+      .wait();
+  unsigned misses = 0;
+  scratch_.read(ByteOffset{0}, std::as_writable_bytes(std::span(&misses, 1)));
+  return misses;
+}
+
+}  // namespace aprime::test

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "aprime/aprime.hpp"
+
+namespace aprime::test {
+
+/// A program in a process of its own that uses files of the mount: tests/mount/client.cpp.
+class Client {
+ public:
+  Client();
+  /// Killed, whatever it does.
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  /// Tells it to do something; does not wait.
+  void begin(const std::string& command);
+  /// Its answer to the command begun first.
+  std::string end();
+  std::string ask(const std::string& command) {
+    begin(command);
+    return end();
+  }
+  /// Does it, and fails the test if it did not succeed.
+  void must(const std::string& command) { EXPECT_EQ(ask(command), "ok") << command; }
+  /// The bytes that `command` (read or load) shows.
+  std::string bytes(const std::string& command);
+
+ private:
+  pid_t process_ = 0;
+  FILE* to_ = nullptr;
+  FILE* from_ = nullptr;
+};
+
+/// `size` bytes of one value, as Client::bytes shows them.
+std::string all(std::size_t size, unsigned char value);
+
+/// A runtime with a mount. A deadlock ends the process, and the mount with it, instead of hanging the suite.
+class Mounted {
+ public:
+  explicit Mounted(DeviceKind kind, HostAccess how = HostAccess::adaptive);
+  ~Mounted();
+  Mounted(const Mounted&) = delete;
+  Mounted& operator=(const Mounted&) = delete;
+
+  Runtime& runtime() noexcept { return *runtime_; }
+  Mount& mount() noexcept { return mount_; }
+  std::string at(const std::string& name) const { return directory_ + "/mounted/" + name; }
+  std::string plain(const std::string& name) const { return directory_ + "/source/" + name; }
+  /// Makes a file in the source.
+  void make(const std::string& name, const std::string& content) const;
+  std::string content(const std::string& name) const;
+  /// Maps a file of the source.
+  Mapping map(const std::string& name, Access access = Access::read_write) {
+    return runtime_->map(plain(name), access);
+  }
+
+  /// The device stores `value` to every byte of a range.
+  void device_stores(const Mapping& mapping, ByteRange range, unsigned char value);
+  /// The device loads every byte of a range; returns how many are not `value`.
+  unsigned device_misses(const Mapping& mapping, ByteRange range, unsigned char value);
+
+ private:
+  std::string directory_;
+  std::unique_ptr<Runtime> runtime_;
+  Mapping scratch_;
+  Mount mount_;
+  std::jthread watchdog_;
+};
+
+}  // namespace aprime::test
