@@ -147,8 +147,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // its kernel caches until the granule is recalled.
   /// Reads for a page that the kernel is about to cache, and holds locked meanwhile; the mount owns its
   /// granules afterwards. A granule that is being recalled just now is read all the same, and recalled once
-  /// more. Where `patience` is skip, fails with EAGAIN if a granule cannot be had at once. \pre the range is
-  /// in the file
+  /// more. Where `patience` is skip, fails with EAGAIN if a granule cannot be had at once, or only from a
+  /// device. \pre the range is in the file
   Status page_in(ByteOffset at, std::span<std::byte> into, Patience patience) noexcept;
   /// Writes what a program has stored to a cached page.
   Status page_out(ByteOffset at, std::span<const std::byte> from) noexcept;

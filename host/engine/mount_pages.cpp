@@ -10,6 +10,13 @@
 // so that the recall looks once more before it gives the granule to anybody.
 
 namespace aprime::engine {
+namespace {
+
+bool has_device(coherence::AgentSet agents) noexcept {
+  return !agents.without(AgentId::cpu()).without(AgentId::mount()).empty();
+}
+
+}  // namespace
 
 Status CoherentFile::page_in(ByteOffset at, std::span<std::byte> into, Patience patience) noexcept {
   const GranuleRange granules = granule_.covering({at, ByteCount{into.size()}});
@@ -23,7 +30,10 @@ Status CoherentFile::page_in(ByteOffset at, std::span<std::byte> into, Patience 
 
 Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience) noexcept {
   const Demand demand{.event = Event::read, .requester = AgentId::mount(), .patience = patience};
+  const Status not_now{Errc::resources, EAGAIN, granule_.offset_of(g)};
   for (;;) {
+    // A guess takes nothing from a device.
+    if (patience == Patience::skip && has_device(directory_.load(g).state().holders())) return not_now;
     const Status status = perform({g, GranuleCount{1}}, demand);
     if (!status.is_ok()) return status;
     const sync::Lock lock(late_mutex_);
@@ -37,7 +47,7 @@ Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience) noexcept {
         return {Errc::resources, ENOMEM, granule_.offset_of(g)};
       }
     }
-    if (patience == Patience::skip) return {Errc::resources, EAGAIN, granule_.offset_of(g)};
+    if (patience == Patience::skip) return not_now;
   }
 }
 

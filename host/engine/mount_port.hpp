@@ -20,7 +20,8 @@ class MountPort {
   virtual void recall(const os::FileIdentity& file, ByteRange range) noexcept = 0;
 
   /// The runtime begins to give this file to devices: its requests are served by it from now on, and no page
-  /// of it is cached that was not asked for that way. \throws std::bad_alloc
+  /// of it is cached that was not asked for that way. \throws std::bad_alloc, Error(cannot_open) where the
+  /// kernel is too old
   virtual void attach(const std::shared_ptr<CoherentFile>& file) = 0;
   /// The runtime wants to forget the file: copies everything home while none of its requests is in work. If
   /// that succeeds its requests are served from the source again.

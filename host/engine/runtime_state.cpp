@@ -184,6 +184,7 @@ void RuntimeState::add_mount(MountPort& mount) {
   const sync::Lock lock(mutex_);
   if (mount_.is_taken())
     throw Error(Errc::conflict, "this runtime serves a mount already; use one runtime for each mount");
+  for (const FileEntry& e : files_) mount.attach(e.file);
   mount_.set(&mount);
 }
 

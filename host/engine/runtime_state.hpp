@@ -44,7 +44,7 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   Status close(std::string& failed_path);
 
   /// Begins to show this runtime's files through `mount`, until `remove_mount`. \throws Error(conflict) if
-  /// there is one
+  /// there is one, and what MountPort::attach throws
   void add_mount(MountPort& mount);
   /// Returns when nobody calls it any more. Nothing is recalled from then on.
   void remove_mount() noexcept { mount_.set(nullptr); }

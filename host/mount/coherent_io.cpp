@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "host/engine/transfer.hpp"
+#include "host/os/kernel_version.hpp"
 
 namespace aprime::mount {
 namespace {
@@ -61,9 +62,10 @@ int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std:
   const auto part = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - at)));
   Status status;
   if (request.is_page) {
-    // More than a page is a guess of the kernel's (madvise), which comes back page by page if it must.
-    const Patience patience = into.size() <= os::kPageBytes ? Patience::unless_recalled : Patience::skip;
-    status = file.page_in(ByteOffset{at}, part, patience);
+    // What reaches beyond one granule is a guess of the kernel's (read-ahead), which comes back page by page
+    // if it must. It may not wait: whoever has one of the granules pinned may wait for a page of another.
+    const bool is_guess = file.granule().covering({ByteOffset{at}, ByteCount{part.size()}}).count.value > 1;
+    status = file.page_in(ByteOffset{at}, part, is_guess ? Patience::skip : Patience::unless_recalled);
   } else {
     status = engine::read_file(file, transfer_of(file, request, at, part), part);
   }
@@ -112,6 +114,11 @@ int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, st
 }
 
 }  // namespace
+
+bool keeps_pages_coherent() noexcept {
+  static const bool does = os::is_kernel_at_least(6, 16);
+  return does;
+}
 
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                std::span<std::byte> into, std::size_t* got) {

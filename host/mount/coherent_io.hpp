@@ -10,6 +10,11 @@
 
 namespace aprime::mount {
 
+/// Whether the kernel's own pages of a file can be kept coherent. Before Linux 6.16 a page being written back
+/// was copied first, so that an invalidation ended before the bytes that were stored to it had arrived; and a
+/// write past the pages could leave old ones behind.
+bool keeps_pages_coherent() noexcept;
+
 /// A regular file that a program has open.
 struct OpenHandle {
   os::OpenFile file;

@@ -25,18 +25,25 @@ struct OpenedFile final : Opened {
 
 OpenHandle& handle_of(const fuse_file_info& info) noexcept { return opened_as<OpenedFile>(info).handle; }
 
-/// Gives the kernel an open file. Every read and write of it is a request to us; nothing but `mmap` goes
-/// through pages of the kernel.
+/// Gives the kernel an open file. A program that only reads a file of which no device has anything gets its
+/// bytes from pages of the kernel's, which are recalled if a device is given the file. All other reads and
+/// writes are requests to us one by one: what a device holds can be bounced, and a write never holds locked
+/// pages in several granules, one of which may be waited for while another is waited for by its owner.
 Opened& keep_open(Source& source, const Inode& inode, fuse_file_info& info, os::Descriptor opened) {
   auto file = std::make_unique<OpenedFile>(std::move(opened));
+  bool is_coherent = false;
   {
     const std::shared_lock lock(inode.gate);
-    if (inode.coherent != nullptr) file->handle.errors_seen = inode.coherent->errors().now();
+    is_coherent = inode.coherent != nullptr;
+    if (is_coherent) file->handle.errors_seen = inode.coherent->errors().now();
   }
   Opened& kept = *file;
   source.keep(std::move(file));
   info.fh = reinterpret_cast<std::uint64_t>(&kept);
-  info.direct_io = 1;
+  const bool is_read_only = (info.flags & O_ACCMODE) == O_RDONLY;
+  info.direct_io = is_coherent || !is_read_only || !keeps_pages_coherent() ? 1 : 0;
+  // The kernel drops pages itself where it learns that the file has changed.
+  info.keep_cache = 1;
   return kept;
 }
 

@@ -1,11 +1,13 @@
 #include "host/mount/server.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <exception>
 #include <mutex>
 
+#include "host/mount/coherent_io.hpp"
 #include "host/os/mount_point.hpp"
 
 namespace aprime::mount {
@@ -19,9 +21,6 @@ void start(void*, fuse_conn_info* connection) {
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC);
   // Replies are made in memory.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE);
-  // Only pages for mmap are read by the kernel on its own account: one by one, as they are touched, so that
-  // none is taken from its owner for a guess.
-  connection->max_readahead = 0;
   // Pages that are written back are answered at once, but pages asked for may have to wait; the kernel counts
   // both against this limit, and some of the former may be what the latter wait for.
   connection->max_background = 65535;
@@ -73,6 +72,12 @@ void Server::recall(const os::FileIdentity& file, ByteRange range) noexcept {
 }
 
 void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
+  if (!keeps_pages_coherent())
+    throw Error(Errc::cannot_open,
+                fmt::format("'{}' cannot be mapped in a runtime that serves a mount: before Linux 6.16, the "
+                            "kernel does not tell a mount when all that programs stored has reached it",
+                            file->path()),
+                file->path());
   const std::shared_ptr<Inode> inode = source_.inodes().find(file->file().identity());
   if (inode == nullptr) return;
   try {

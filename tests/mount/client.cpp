@@ -41,10 +41,11 @@ class Client {
     std::string text;
     long at = 0, size = 0;
     int value = 0;
-    if (command == "open" || command == "open_direct") {
+    if (command == "open" || command == "open_direct" || command == "open_reading") {
       words >> text;
       close();
-      fd_ = ::open(text.c_str(), O_RDWR | (command == "open" ? 0 : O_DIRECT));
+      const int how = command == "open_reading" ? O_RDONLY : O_RDWR;
+      fd_ = ::open(text.c_str(), how | (command == "open_direct" ? O_DIRECT : 0));
       return fd_ >= 0;
     }
     if (command == "map") return map();
@@ -82,7 +83,8 @@ class Client {
     struct ::stat s {};
     if (::fstat(fd_, &s) != 0) return false;
     mapped_ = static_cast<std::size_t>(s.st_size);
-    void* at = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+    const bool stores = (::fcntl(fd_, F_GETFL) & O_ACCMODE) != O_RDONLY;
+    void* at = ::mmap(nullptr, mapped_, PROT_READ | (stores ? PROT_WRITE : 0), MAP_SHARED, fd_, 0);
     if (at == MAP_FAILED) return false;
     memory_ = static_cast<unsigned char*>(at);
     return true;

@@ -201,6 +201,27 @@ TEST_P(MountCoherence, file_that_a_program_has_stored_to_is_mapped_and_let_go) {
   EXPECT_EQ(mounted_.content("later").substr(100, 50), std::string(50, '\4'));
 }
 
+// Its bytes came from the kernel's pages so far, and go on to: as the pages of a mapping do.
+TEST_P(MountCoherence, file_that_a_program_reads_is_mapped_and_stored_to) {
+  mounted_.make("read", std::string(kSize, 'h'));
+  client_.must("open_reading " + mounted_.at("read"));
+  Client other;
+  other.must("open " + mounted_.at("read"));
+  EXPECT_EQ(client_.bytes("read 0 50"), all(50, 'h'));
+  EXPECT_EQ(client_.bytes(fmt::format("read 0 {}", kSize)), all(kSize, 'h'));
+  other.must("write 100 50 1");
+  EXPECT_EQ(client_.bytes("read 100 50"), all(50, 1));
+  Mapping read = mounted_.map("read");
+  mounted_.device_stores(read, kWhole, 2);
+  EXPECT_EQ(client_.bytes("read 100 50"), all(50, 2));
+  EXPECT_EQ(client_.bytes(fmt::format("read 0 {}", kSize)), all(kSize, 2));
+  mounted_.device_stores(read, bytes(kGranule, 10), 3);
+  EXPECT_EQ(client_.bytes(fmt::format("read {} 20", kGranule)), all(10, 3) + all(10, 2));
+  other.must(fmt::format("write {} 5 4", kGranule));
+  EXPECT_EQ(client_.bytes(fmt::format("read {} 10", kGranule)), all(5, 4) + all(5, 3));
+  EXPECT_EQ(mounted_.device_misses(read, bytes(kGranule, 5), 4), 0u);
+}
+
 TEST_P(MountCoherence, file_on_the_own_mount_cannot_be_mapped) {
   try {
     static_cast<void>(mounted_.runtime().map(mounted_.at("file"), Access::read));
