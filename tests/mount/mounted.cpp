@@ -26,6 +26,16 @@ namespace {
 constexpr std::chrono::seconds kTestMax{200};
 constexpr ByteCount kScratch{4096};
 
+/// Into the first element, in one thread.
+struct SumBytes {
+  APRIME_DEVICE void operator()(LeasedSpan<const unsigned char> bytes, LeasedSpan<std::uint64_t> sum) const {
+    if (threadIdx.x != 0 || blockIdx.x != 0) return;
+    std::uint64_t n = 0;
+    for (std::size_t i = 0; i < bytes.size(); ++i) n += bytes[i];
+    sum[0] = n;
+  }
+};
+
 ByteRange whole(const Mapping& mapping) { return {ByteOffset{0}, mapping.size_bytes()}; }
 
 }  // namespace
@@ -80,14 +90,26 @@ std::string all(std::size_t size, unsigned char value) {
   return text;
 }
 
-Mounted::Mounted(DeviceKind kind, HostAccess how) {
+Answer run_shell(const std::string& command) {
+  Answer answer{-1, {}};
+  FILE* const from = ::popen(("exec 2>&1; " + command).c_str(), "re");
+  if (from == nullptr) throw std::runtime_error("cannot start a shell");
+  std::array<char, 4096> part{};
+  for (std::size_t n = 0; (n = std::fread(part.data(), 1, part.size(), from)) > 0;)
+    answer.output.append(part.data(), n);
+  const int status = ::pclose(from);
+  answer.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return answer;
+}
+
+Mounted::Mounted(DeviceKind kind, HostAccess how, ByteCount device_memory) {
   std::string name = std::filesystem::temp_directory_path() / "aprime-mount-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");
   directory_ = std::filesystem::canonical(name);
   std::filesystem::create_directory(directory_ + "/source");
   std::filesystem::create_directory(directory_ + "/mounted");
   RuntimeOptions options;
-  options.devices = {{.kind = kind, .memory = ByteCount{1 << 20}, .workers = 2}};
+  options.devices = {{.kind = kind, .memory = device_memory, .workers = 2}};
   options.granule = ByteCount{16384};
   options.host_access = how;
   options.dirty_age_max = std::chrono::milliseconds{0};
@@ -137,9 +159,20 @@ unsigned Mounted::device_misses(const Mapping& mapping, ByteRange range, unsigne
       ->launch(Grid::cover(1, 1), contract::CountOthers{}, read(mapping, range), std::size_t{1}, value,
                read_write(scratch_, whole(scratch_)))
       .wait();
-  unsigned misses = 0;
-  scratch_.read(ByteOffset{0}, std::as_writable_bytes(std::span(&misses, 1)));
-  return misses;
+  return result<unsigned>();
+}
+
+std::uint64_t Mounted::device_sum(const Mapping& mapping, ByteRange range) {
+  runtime_->launch(Grid::cover(1, 1), SumBytes{}, read(mapping, range), read_write(scratch_, whole(scratch_)))
+      .wait();
+  return result<std::uint64_t>();
+}
+
+template <class T>
+T Mounted::result() {
+  T value{};
+  scratch_.read(ByteOffset{0}, std::as_writable_bytes(std::span(&value, 1)));
+  return value;
 }
 
 }  // namespace aprime::test

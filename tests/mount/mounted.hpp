@@ -43,10 +43,19 @@ class Client {
 /// `size` bytes of one value, as Client::bytes shows them.
 std::string all(std::size_t size, unsigned char value);
 
+/// What a shell command (of /bin/sh) answered, its standard error with its output.
+struct Answer {
+  int status;
+  std::string output;
+};
+Answer run_shell(const std::string& command);
+
 /// A runtime with a mount. A deadlock ends the process, and the mount with it, instead of hanging the suite.
 class Mounted {
  public:
-  explicit Mounted(DeviceKind kind, HostAccess how = HostAccess::adaptive);
+  /// `device_memory` is for each device.
+  explicit Mounted(DeviceKind kind, HostAccess how = HostAccess::adaptive,
+                   ByteCount device_memory = ByteCount{1 << 20});
   ~Mounted();
   Mounted(const Mounted&) = delete;
   Mounted& operator=(const Mounted&) = delete;
@@ -67,8 +76,13 @@ class Mounted {
   void device_stores(const Mapping& mapping, ByteRange range, unsigned char value);
   /// The device loads every byte of a range; returns how many are not `value`.
   unsigned device_misses(const Mapping& mapping, ByteRange range, unsigned char value);
+  /// The sum of all bytes of a range, as the device loads them.
+  std::uint64_t device_sum(const Mapping& mapping, ByteRange range);
 
  private:
+  template <class T>
+  T result();
+
   std::string directory_;
   std::unique_ptr<Runtime> runtime_;
   Mapping scratch_;
