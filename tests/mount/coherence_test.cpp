@@ -13,15 +13,7 @@
 namespace aprime {
 namespace {
 
-using test::all;
-using test::Client;
-using test::Mounted;
-
-constexpr std::uint64_t kGranule = 16384;
-constexpr std::uint64_t kSize = 4 * kGranule;
-constexpr ByteRange kWhole{ByteOffset{0}, ByteCount{kSize}};
-
-ByteRange bytes(std::uint64_t at, std::uint64_t size) { return {ByteOffset{at}, ByteCount{size}}; }
+using namespace test;
 
 class MountCoherence : public testing::TestWithParam<std::tuple<DeviceKind, HostAccess>> {
  protected:

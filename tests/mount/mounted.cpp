@@ -90,6 +90,10 @@ std::string all(std::size_t size, unsigned char value) {
   return text;
 }
 
+std::string name_of_kind(const testing::TestParamInfo<DeviceKind>& info) {
+  return info.param == DeviceKind::emulated ? "faulting" : "strict";
+}
+
 Answer run_shell(const std::string& command) {
   Answer answer{-1, {}};
   FILE* const from = ::popen(("exec 2>&1; " + command).c_str(), "re");
@@ -110,7 +114,7 @@ Mounted::Mounted(DeviceKind kind, HostAccess how, ByteCount device_memory) {
   std::filesystem::create_directory(directory_ + "/mounted");
   RuntimeOptions options;
   options.devices = {{.kind = kind, .memory = device_memory, .workers = 2}};
-  options.granule = ByteCount{16384};
+  options.granule = ByteCount{kGranule};
   options.host_access = how;
   options.dirty_age_max = std::chrono::milliseconds{0};
   runtime_ = std::make_unique<Runtime>(options);

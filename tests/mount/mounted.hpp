@@ -12,6 +12,13 @@
 
 namespace aprime::test {
 
+/// The granule of the runtime that serves the mount, and the files that most tests use.
+inline constexpr std::uint64_t kGranule = 16384;
+inline constexpr std::uint64_t kSize = 4 * kGranule;
+inline constexpr ByteRange kWhole{ByteOffset{0}, ByteCount{kSize}};
+
+constexpr ByteRange bytes(std::uint64_t at, std::uint64_t size) { return {ByteOffset{at}, ByteCount{size}}; }
+
 /// A program in a process of its own that uses files of the mount: tests/mount/client.cpp.
 class Client {
  public:
@@ -42,6 +49,9 @@ class Client {
 
 /// `size` bytes of one value, as Client::bytes shows them.
 std::string all(std::size_t size, unsigned char value);
+
+/// For the names of tests that run on several kinds of device.
+std::string name_of_kind(const testing::TestParamInfo<DeviceKind>& info);
 
 /// What a shell command (of /bin/sh) answered, its standard error with its output.
 struct Answer {

@@ -16,12 +16,8 @@
 namespace aprime {
 namespace {
 
+using namespace test;
 using contract::IncrementBytes;
-using test::Answer;
-using test::Mounted;
-using test::run_shell;
-
-constexpr std::uint64_t kGranule = 16384;
 
 ByteRange whole(const Mapping& mapping) { return {ByteOffset{0}, mapping.size_bytes()}; }
 
@@ -105,8 +101,7 @@ TEST_P(MountPrograms, fio_verifies_granules_whose_neighbours_a_kernel_rewrites) 
     Meanwhile rewriting([&] {
       for (std::uint64_t at = first; at < size; at += step)
         mounted_.runtime()
-            .launch(Grid::cover(64, 64), IncrementBytes{},
-                    read_write(mapping, {ByteOffset{at}, ByteCount{kGranule}}))
+            .launch(Grid::cover(64, 64), IncrementBytes{}, read_write(mapping, bytes(at, kGranule)))
             .wait();
       ++passes;
     });
@@ -119,8 +114,7 @@ TEST_P(MountPrograms, fio_verifies_granules_whose_neighbours_a_kernel_rewrites) 
         mounted_.at(name), size / 2, engine, in_turn ? zones : fmt::format("--size={}", size / 2)));
     EXPECT_GT(rewriting.end(), 0u);
     for (std::uint64_t at = first; at < size; at += step)
-      EXPECT_EQ(mounted_.device_misses(mapping, {ByteOffset{at}, ByteCount{kGranule}}, passes), 0u)
-          << engine << " at " << at;
+      EXPECT_EQ(mounted_.device_misses(mapping, bytes(at, kGranule), passes), 0u) << engine << " at " << at;
   }
 }
 
@@ -173,12 +167,9 @@ TEST_P(MountPrograms, copies_are_of_what_the_device_stored) {
   is_copied("before");
 }
 
-std::string name_of(const testing::TestParamInfo<DeviceKind>& info) {
-  return info.param == DeviceKind::emulated ? "faulting" : "strict";
-}
-
 INSTANTIATE_TEST_SUITE_P(Each, MountPrograms,
-                         testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict), name_of);
+                         testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict),
+                         test::name_of_kind);
 
 }  // namespace
 }  // namespace aprime
