@@ -24,6 +24,9 @@ namespace aprime::sync {
 /// lock is held while waiting for a granule, nor across I/O, unless its line says so.
 enum class LockRank : std::uint8_t {
   none = 0,
+  /// One directory that a program has open through a mount: its listing. Held across reading the directory
+  /// and looking up its entries.
+  open_directory,
   /// RuntimeState: its files and devices. Held across opening a file; never on a fault path.
   runtime,
   /// CoherentFile: its mappings and views, resize. Held across mapping and ftruncate; never on a fault path.
@@ -37,8 +40,6 @@ enum class LockRank : std::uint8_t {
   file_sync,
   /// A file's sticky writeback errors.
   errors,
-  /// One directory that a program has open through a mount: its listing. Held across reading the directory.
-  open_directory,
   /// A mount's table of inodes; its pool of workers. Bounded work only.
   inodes,
   workers,
