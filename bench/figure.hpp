@@ -67,6 +67,7 @@ void add_resident(Figures& figures);
 void add_sync(Figures& figures);
 void add_sizes(Figures& figures);
 void add_host_access(Figures& figures);
+void add_mount(Figures& figures);
 
 /// Runs the rounds of one figure; `next` is called before each and ends the run early when it returns false.
 Result measure(const Figures& figures, std::size_t figure, const std::function<bool(const Sample*)>& next);

@@ -64,6 +64,7 @@ int run(int argc, char** argv) {
   add_sync(figures);
   add_sizes(figures);
   add_host_access(figures);
+  add_mount(figures);
 
   std::vector<Result> results;
   for (std::size_t i = 0; i < figures.size(); ++i) {

@@ -1,0 +1,233 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "bench/device.hpp"
+#include "bench/figure.hpp"
+#include "bench/mounts.hpp"
+
+// The mount, as a program on it sees it.
+
+namespace aprime::bench {
+namespace {
+
+using namespace aprime::literals;
+
+constexpr ByteCount kGranule = 64_KiB;
+constexpr ByteCount kBlock = 1_MiB;
+constexpr ByteCount kFile = 256_MiB;
+
+/// A runtime with one device and a mount.
+class OurMount {
+ public:
+  OurMount(DeviceKind kind, HostAccess how, ByteCount device_memory, ByteCount granule = kGranule) {
+    RuntimeOptions options = quiet(kind, granule, device_memory);
+    options.host_access = how;
+    runtime_.emplace(options);
+    mount_ = runtime_->mount(directory_.make_directory("source"), directory_.make_directory("ours"));
+  }
+  ~OurMount() {
+    mount_.unmount();
+    runtime_.reset();
+  }
+  OurMount(const OurMount&) = delete;
+  OurMount& operator=(const OurMount&) = delete;
+
+  Runtime& runtime() noexcept { return *runtime_; }
+  const Directory& directory() const noexcept { return directory_; }
+  /// Makes a file in the source. Returns its path on the mount.
+  std::string make_file(const std::string& name, ByteCount size) {
+    directory_.make_file("source/" + name, size);
+    return directory_.at("ours/" + name);
+  }
+  Mapping map(const std::string& name) {
+    return runtime_->map(directory_.at("source/" + name), Access::read_write);
+  }
+
+ private:
+  const Directory directory_;
+  std::optional<Runtime> runtime_;
+  Mount mount_;
+};
+
+enum class Traffic { first_read, read_again, write, direct_read };
+
+/// Blocks in order, by a program, where no device is involved.
+class Sequential final : public Experiment {
+ public:
+  explicit Sequential(Traffic traffic) : traffic_(traffic) {}
+
+  Sample round() override {
+    Sample s;
+    s.measured = seconds(ours_.directory().at("ours/file"));
+    s.floor = seconds(ours_.directory().at("theirs/file"));
+    return s;
+  }
+
+ private:
+  double seconds(const std::string& path) {
+    const int flags = traffic_ == Traffic::write         ? O_WRONLY
+                      : traffic_ == Traffic::direct_read ? O_RDONLY | O_DIRECT
+                                                         : O_RDONLY;
+    const OpenFile file(path, flags);
+    if (traffic_ == Traffic::first_read) file.forget_pages();
+    const double start = now();
+    for (std::uint64_t at = 0; at < kFile.value; at += kBlock.value) {
+      if (traffic_ == Traffic::write)
+        write_all(file.fd(), at, {buffer_.data(), kBlock.value});
+      else
+        read_all(file.fd(), at, {buffer_.data(), kBlock.value});
+    }
+    return now() - start;
+  }
+
+  const Traffic traffic_;
+  const PlainMemory buffer_ = PlainMemory::anonymous(kBlock, true);
+  OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 2_MiB};
+  const std::string path_ = ours_.make_file("file", kFile);
+  const PassthroughExample theirs_{ours_.directory().at("source"),
+                                   ours_.directory().make_directory("theirs")};
+};
+
+/// Bytes of granules that the device owns, bounced, against those of granules at home.
+class RandomReads final : public Experiment {
+ public:
+  Sample round() override {
+    timed_on_device(ours_.runtime(), read_write(dirty_), [](std::byte* data) {
+      for (std::uint64_t at = 0; at < kSize.value; at += kGranule.value) store(data + at, std::byte{1});
+    });
+    return {seconds(on_device_), seconds(at_home_)};
+  }
+
+ private:
+  static constexpr ByteCount kSize = 32_MiB;
+  static constexpr int kReads = 4000;
+
+  double seconds(const OpenFile& file) {
+    std::minstd_rand random(1);
+    std::byte* const into = buffer_.data();
+    const double start = now();
+    for (int i = 0; i < kReads; ++i)
+      read_all(file.fd(), random() % (kSize.value / kPage) * kPage, {into, kPage});
+    return now() - start;
+  }
+
+  const PlainMemory buffer_ = PlainMemory::anonymous(ByteCount{kPage}, true);
+  OurMount ours_{DeviceKind::emulated, HostAccess::bounce, 64_MiB};
+  const OpenFile on_device_{ours_.make_file("dirty", kSize), O_RDWR};
+  const OpenFile at_home_{ours_.make_file("home", kSize), O_RDWR};
+  const Mapping dirty_ = ours_.map("dirty");
+  const Mapping home_ = ours_.map("home");
+};
+
+/// One load in every 64 KiB, by mmap, of granules that the device has stored to.
+class MappedFaults final : public Experiment {
+ public:
+  explicit MappedFaults(ByteCount granule) : granule_(granule) {}
+
+  Sample round() override {
+    timed_on_device(ours_.runtime(), read_write(mapping_), [](std::byte* data) {
+      for (std::uint64_t at = 0; at < kSize.value; at += kGranule.value) store(data + at, std::byte{1});
+    });
+    theirs_.forget_pages();
+    return {seconds(our_memory_), seconds(theirs_.map(kSize))};
+  }
+
+ private:
+  static constexpr ByteCount kSize{1000 * kGranule.value};
+
+  static double seconds(const PlainMemory& memory) {
+    const double start = now();
+    for (std::uint64_t at = 0; at < kSize.value; at += kGranule.value) touch(memory.data() + at);
+    return now() - start;
+  }
+
+  const ByteCount granule_;
+  OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 128_MiB, granule_};
+  const std::string path_ = ours_.make_file("file", kSize);
+  const Mapping mapping_ = ours_.map("file");
+  const OpenFile our_file_{path_, O_RDWR};
+  const PlainMemory our_memory_ = our_file_.map(kSize);
+  const PassthroughExample example_{ours_.directory().at("source"),
+                                    ours_.directory().make_directory("theirs")};
+  const OpenFile theirs_{ours_.directory().at("theirs/file"), O_RDWR};
+};
+
+/// Granules of which a program has pages are taken by a device, which replaces them whole.
+class Recalls final : public Experiment {
+ public:
+  explicit Recalls(bool dirty) : dirty_(dirty) {}
+
+  Sample round() override {
+    Sample s;
+    cache(our_memory_);
+    double start = now();
+    ours_.runtime()
+        .launch_task(
+            {.device = 0, .name = "take"}, [](LeasedBytes<Right::write>) {}, write(mapping_))
+        .wait();
+    s.measured = now() - start;
+    cache(bare_memory_);
+    start = now();
+    for (std::uint64_t at = 0; at < kSize.value; at += kGranule.value) bare_.invalidate(at, kGranule.value);
+    s.floor = now() - start;
+    return s;
+  }
+
+ private:
+  static constexpr ByteCount kSize{1000 * kGranule.value};
+
+  void cache(const PlainMemory& memory) const {
+    for (std::uint64_t at = 0; at < kSize.value; at += kPage)
+      dirty_ ? store(memory.data() + at, std::byte{1}) : touch(memory.data() + at);
+  }
+
+  const bool dirty_;
+  OurMount ours_{DeviceKind::emulated_strict, HostAccess::adaptive, 64_MiB};
+  const std::string path_ = ours_.make_file("file", kSize);
+  const Mapping mapping_ = ours_.map("file");
+  const OpenFile our_file_{path_, O_RDWR};
+  const PlainMemory our_memory_ = our_file_.map(kSize);
+  BareMount bare_{ours_.directory().make_file("backing", kSize), kSize,
+                  ours_.directory().make_directory("bare")};
+  const OpenFile bare_file_{ours_.directory().at("bare/file"), O_RDWR};
+  const PlainMemory bare_memory_ = bare_file_.map(kSize);
+};
+
+}  // namespace
+
+void add_mount(Figures& figures) {
+  const std::string example = "libfuse's passthrough_ll";
+  const auto sequential = [&](const std::string& key, const std::string& text, Traffic traffic) {
+    figures.push_back({"mount_" + key, "mount, no device involved: " + text, example,
+                       Unit::gigabytes_per_second, static_cast<double>(kFile.value), Goal::ratio_at_least,
+                       1.0, 7, [traffic] { return std::make_unique<Sequential>(traffic); }});
+  };
+  sequential("read", "sequential read, 1 MiB", Traffic::first_read);
+  sequential("read_again", "the same, again", Traffic::read_again);
+  sequential("write", "sequential write, 1 MiB", Traffic::write);
+  sequential("direct_read", "sequential read, 1 MiB, O_DIRECT", Traffic::direct_read);
+  figures.push_back({"mount_bounce", "mount: random 4 KiB read() of device-dirty granules, bounce",
+                     "the same of granules at home", Unit::microseconds, 4000, Goal::ratio_at_least, 0.7, 9,
+                     [] { return std::make_unique<RandomReads>(); }});
+  for (const ByteCount granule : {4_KiB, 64_KiB})
+    figures.push_back(
+        {fmt::format("mount_fault_{}", granule.value / 1024),
+         fmt::format("mount: mmap fault on a device-dirty {} KiB granule", granule.value / 1024),
+         "mmap fault on " + example, Unit::microseconds, 1000, Goal::ratio_at_most, 1.5, 21,
+         [granule] { return std::make_unique<MappedFaults>(granule); }});
+  for (const bool dirty : {false, true})
+    figures.push_back(
+        {dirty ? "mount_recall_dirty" : "mount_recall_clean",
+         std::string("mount: device takes 1,000 granules of 64 KiB that a program has cached, ") +
+             (dirty ? "dirty" : "clean"),
+         "bare notify_inval_inode of each", Unit::milliseconds, 1, Goal::ratio_at_most, 1.3, 9,
+         [dirty] { return std::make_unique<Recalls>(dirty); }});
+}
+
+}  // namespace aprime::bench

@@ -1,0 +1,201 @@
+#include "bench/mounts.hpp"
+
+#define FUSE_USE_VERSION 34
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace aprime::bench {
+namespace {
+
+void unmount(const std::string& mountpoint) { static_cast<void>(::umount2(mountpoint.c_str(), MNT_DETACH)); }
+
+dev_t device_of(const std::string& path) {
+  struct ::stat s {};
+  check(::stat(path.c_str(), &s) == 0, path.c_str());
+  return s.st_dev;
+}
+
+}  // namespace
+
+Directory::Directory() {
+  const char* wanted = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe): nobody changes it
+  path_ = std::string(wanted != nullptr ? wanted : "/var/tmp") + "/aprime-bench.XXXXXX";
+  check(::mkdtemp(path_.data()) != nullptr, "mkdtemp");
+  path_ = std::filesystem::canonical(path_);
+}
+
+Directory::~Directory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::string Directory::make_directory(const std::string& name) const {
+  std::filesystem::create_directory(at(name));
+  return at(name);
+}
+
+std::string Directory::make_file(const std::string& name, ByteCount size) const {
+  const PlainFile content(size, true);
+  std::filesystem::copy_file(content.path(), at(name));
+  const OpenFile copied(at(name), O_RDWR);
+  check(::fdatasync(copied.fd()) == 0, "fdatasync");
+  return at(name);
+}
+
+PassthroughExample::PassthroughExample(const std::string& source, std::string mountpoint)
+    : mountpoint_(std::move(mountpoint)) {
+  const dev_t before = device_of(mountpoint_);
+  std::string program = APRIME_PASSTHROUGH_EXAMPLE;
+  if (program.empty()) throw std::runtime_error("libfuse's examples are not installed (libfuse3-dev)");
+  std::string options = "source=" + source + ",cache=always,timeout=86400", foreground = "-f", dash_o = "-o";
+  std::array<char*, 6> arguments{program.data(), foreground.data(),  dash_o.data(),
+                                 options.data(), mountpoint_.data(), nullptr};
+  const int error = ::posix_spawn(&process_, program.c_str(), nullptr, nullptr, arguments.data(), environ);
+  if (error != 0) throw std::runtime_error("cannot start " + program);
+  while (device_of(mountpoint_) == before) {
+    if (::waitpid(process_, nullptr, WNOHANG) != 0) throw std::runtime_error(program + " does not mount");
+    std::this_thread::sleep_for(std::chrono::milliseconds{5});
+  }
+}
+
+PassthroughExample::~PassthroughExample() {
+  unmount(mountpoint_);
+  ::kill(process_, SIGTERM);
+  ::waitpid(process_, nullptr, 0);
+}
+
+struct BareMount::State {
+  /// What requests need.
+  struct Served {
+    int backing = -1;
+    struct ::stat attributes {};
+  } served;
+  std::string mountpoint;
+  fuse_session* session = nullptr;
+  std::vector<std::thread> threads;
+};
+
+namespace {
+
+constexpr fuse_ino_t kFileNode = 2;
+constexpr double kForEver = 86400;
+
+struct ::stat attributes_of(const struct ::stat& file, fuse_ino_t node) {
+  struct ::stat s = file;
+  s.st_ino = node;
+  if (node == FUSE_ROOT_ID) s.st_mode = S_IFDIR | 0755;
+  return s;
+}
+
+template <class Served>
+const Served& served(fuse_req_t request) {
+  return *static_cast<const Served*>(::fuse_req_userdata(request));
+}
+
+template <class Served>
+fuse_lowlevel_ops bare_operations() {
+  fuse_lowlevel_ops table{};
+  table.lookup = [](fuse_req_t request, fuse_ino_t, const char* name) {
+    if (std::strcmp(name, "file") != 0) return static_cast<void>(::fuse_reply_err(request, ENOENT));
+    fuse_entry_param entry{};
+    entry.ino = kFileNode;
+    entry.attr = attributes_of(served<Served>(request).attributes, kFileNode);
+    entry.attr_timeout = entry.entry_timeout = kForEver;
+    ::fuse_reply_entry(request, &entry);
+  };
+  table.getattr = [](fuse_req_t request, fuse_ino_t node, fuse_file_info*) {
+    const struct ::stat s = attributes_of(served<Served>(request).attributes, node);
+    ::fuse_reply_attr(request, &s, kForEver);
+  };
+  table.open = [](fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+    info->keep_cache = 1;
+    ::fuse_reply_open(request, info);
+  };
+  table.read = [](fuse_req_t request, fuse_ino_t, std::size_t size, off_t at, fuse_file_info*) {
+    thread_local std::vector<char> buffer(std::size_t{1} << 20);
+    const ssize_t n =
+        ::pread(served<Served>(request).backing, buffer.data(), std::min(size, buffer.size()), at);
+    ::fuse_reply_buf(request, buffer.data(), n < 0 ? 0 : static_cast<std::size_t>(n));
+  };
+  table.write = [](fuse_req_t request, fuse_ino_t, const char* from, std::size_t size, off_t at,
+                   fuse_file_info*) {
+    const ssize_t n = ::pwrite(served<Served>(request).backing, from, size, at);
+    if (n < 0) return static_cast<void>(::fuse_reply_err(request, EIO));
+    ::fuse_reply_write(request, static_cast<std::size_t>(n));
+  };
+  return table;
+}
+
+}  // namespace
+
+BareMount::BareMount(const std::string& backing, ByteCount size, const std::string& mountpoint)
+    : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.mountpoint = mountpoint;
+  s.served.backing = ::open(backing.c_str(), O_RDWR | O_CLOEXEC);
+  check(s.served.backing >= 0, "open");
+  s.served.attributes.st_mode = S_IFREG | 0644;
+  s.served.attributes.st_nlink = 1;
+  s.served.attributes.st_uid = ::getuid();
+  s.served.attributes.st_size = static_cast<off_t>(size.value);
+  std::string name = "bare";
+  std::array<char*, 2> arguments{name.data(), nullptr};
+  fuse_args options = FUSE_ARGS_INIT(1, arguments.data());
+  const fuse_lowlevel_ops operations = bare_operations<State::Served>();
+  s.session = ::fuse_session_new(&options, &operations, sizeof operations, &s.served);
+  if (s.session == nullptr || ::fuse_session_mount(s.session, mountpoint.c_str()) != 0)
+    throw std::runtime_error("cannot mount on " + mountpoint);
+  for (int i = 0; i < 2; ++i)
+    s.threads.emplace_back([session = s.session] {
+      fuse_buf request{};
+      while (::fuse_session_receive_buf(session, &request) > 0) ::fuse_session_process_buf(session, &request);
+      std::free(request.mem);
+    });
+}
+
+BareMount::~BareMount() {
+  unmount(state_->mountpoint);
+  for (std::thread& thread : state_->threads) thread.join();
+  ::fuse_session_destroy(state_->session);
+  ::close(state_->served.backing);
+}
+
+void BareMount::invalidate(std::uint64_t at, std::uint64_t size) {
+  check(::fuse_lowlevel_notify_inval_inode(state_->session, kFileNode, static_cast<off_t>(at),
+                                           static_cast<off_t>(size)) == 0,
+        "notify_inval_inode");
+}
+
+OpenFile::OpenFile(const std::string& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC)) {
+  check(fd_ >= 0, path.c_str());
+}
+
+OpenFile::~OpenFile() { ::close(fd_); }
+
+PlainMemory OpenFile::map(ByteCount size) const {
+  void* base = ::mmap(nullptr, size.value, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  check(base != MAP_FAILED, "mmap");
+  return {static_cast<std::byte*>(base), size.value};
+}
+
+void OpenFile::forget_pages() const {
+  check(::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise");
+}
+
+}  // namespace aprime::bench

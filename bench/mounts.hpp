@@ -1,0 +1,82 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+
+#include "aprime/aprime.hpp"
+#include "bench/plain.hpp"
+
+struct fuse_session;
+
+namespace aprime::bench {
+
+/// A directory on the disk that TMPDIR names (default: /var/tmp), removed with what is in it.
+class Directory {
+ public:
+  Directory();
+  ~Directory();
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+
+  /// The path of an entry.
+  std::string at(const std::string& name) const { return path_ + "/" + name; }
+  /// Makes a directory in it. Returns its path.
+  std::string make_directory(const std::string& name) const;
+  /// Makes a file in it, written, durable and in the page cache. Returns its path.
+  std::string make_file(const std::string& name, ByteCount size) const;
+
+ private:
+  std::string path_;
+};
+
+/// libfuse's example of a pass-through file system (passthrough_ll), caching as much as it can, in a process
+/// of its own.
+class PassthroughExample {
+ public:
+  PassthroughExample(const std::string& source, std::string mountpoint);
+  ~PassthroughExample();
+  PassthroughExample(const PassthroughExample&) = delete;
+  PassthroughExample& operator=(const PassthroughExample&) = delete;
+
+ private:
+  std::string mountpoint_;
+  pid_t process_ = 0;
+};
+
+/// A FUSE mount of one file, "file", with nothing behind its requests but pread and pwrite of another one:
+/// what invalidation costs by itself. Served by two threads.
+class BareMount {
+ public:
+  BareMount(const std::string& backing, ByteCount size, const std::string& mountpoint);
+  ~BareMount();
+  BareMount(const BareMount&) = delete;
+  BareMount& operator=(const BareMount&) = delete;
+
+  void invalidate(std::uint64_t at, std::uint64_t size);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// A file that a program has open.
+class OpenFile {
+ public:
+  OpenFile(const std::string& path, int flags);
+  ~OpenFile();
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  int fd() const noexcept { return fd_; }
+  /// Shared, for loads and stores.
+  PlainMemory map(ByteCount size) const;
+  /// Lets the kernel forget the clean pages that the mount has cached of it.
+  void forget_pages() const;
+
+ private:
+  int fd_;
+};
+
+}  // namespace aprime::bench
