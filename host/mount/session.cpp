@@ -22,6 +22,10 @@ namespace {
 /// libfuse 3.14 has no name for it. Of the second word of INIT flags.
 constexpr std::uint32_t kDirectIoAllowMmap2 = 1u << (36 - 32);
 
+/// The request behind O_TMPFILE, since Linux 6.1; libfuse has none for it. Its message is that of FUSE_CREATE
+/// for the name "/".
+constexpr std::uint32_t kTmpfile = 51;
+
 /// libfuse reports by messages only, to one function for the whole process.
 class LastMessage {
  public:
@@ -58,6 +62,10 @@ ssize_t read_request(int fd, void* into, std::size_t size, void*) {
   if (n < static_cast<ssize_t>(sizeof(::fuse_in_header))) return n;
   ::fuse_in_header header;
   std::memcpy(&header, into, sizeof header);
+  if (header.opcode == kTmpfile) {
+    header.opcode = FUSE_CREATE;
+    std::memcpy(into, &header, sizeof header);
+  }
   if (header.opcode != FUSE_INIT) return n;
   ::fuse_init_in init{};
   std::memcpy(&init, static_cast<const std::byte*>(into) + sizeof header,

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "aprime/mount.hpp"
 #include "host/mount/fuse.hpp"
@@ -10,6 +11,9 @@ namespace aprime::mount {
 
 /// File system type of our mounts, as /proc/self/mountinfo tells it.
 inline constexpr const char* kFileSystemType = "fuse.aprime";
+
+/// The name with which `create` is asked for a file that shall have none (O_TMPFILE): no entry has it.
+inline constexpr std::string_view kUnnamed = "/";
 
 /// A FUSE session that is mounted. Talks to the kernel through libfuse, with what libfuse does not know yet
 /// added to its messages.

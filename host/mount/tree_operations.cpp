@@ -6,6 +6,7 @@
 #include <array>
 #include <vector>
 
+#include "host/mount/session.hpp"
 #include "host/mount/source.hpp"
 #include "host/os/acting_as.hpp"
 
@@ -123,10 +124,16 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
     const Caller caller(request);
     os::Descriptor opened;
     const int flags = backing_flags(info->flags) | (info->flags & O_EXCL);
-    int error = caller.as_caller([&] { return directory.node.create(name, flags, mode, &opened); });
+    const bool is_unnamed = name == kUnnamed;
+    os::TreeNode unnamed;
+    int error = caller.as_caller([&] {
+      return is_unnamed ? directory.node.create_unnamed(flags, mode, &opened, &unnamed)
+                        : directory.node.create(name, flags, mode, &opened);
+    });
     if (error != 0) return error;
     fuse_entry_param entry{};
-    error = source.look_up(directory, name, &entry);
+    error =
+        is_unnamed ? source.remember(std::move(unnamed), &entry) : source.look_up(directory, name, &entry);
     if (error != 0) return error;
     if (!S_ISREG(entry.attr.st_mode)) {
       source.take_back(entry);  // somebody put another object there between the two steps

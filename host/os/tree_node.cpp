@@ -86,6 +86,16 @@ int TreeNode::create(const char* name, int flags, mode_t mode, Descriptor* opene
   return 0;
 }
 
+int TreeNode::create_unnamed(int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept {
+  Descriptor fd(sys::openat2(fd_.get(), ".", how_to_open(flags | O_TMPFILE, mode & 07777, kBeneath)));
+  if (!fd) return errno;
+  Descriptor held(sys::open(ProcPath(fd.get()).get(), O_PATH));
+  if (!held) return errno;
+  *opened = std::move(fd);
+  *node = TreeNode(std::move(held));
+  return 0;
+}
+
 int TreeNode::make_directory(const char* name, mode_t mode) const noexcept {
   return error_of(::mkdirat(fd_.get(), name, mode));
 }

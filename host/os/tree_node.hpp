@@ -34,6 +34,9 @@ class TreeNode {
   [[nodiscard]] int look_up(const char* name, TreeNode* found) const noexcept;
   /// Creates a regular file and opens it; opens what is there if `flags` lacks O_EXCL.
   [[nodiscard]] int create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept;
+  /// Creates a regular file without a name in this directory, and opens it (O_TMPFILE). It can be linked
+  /// later unless `flags` has O_EXCL.
+  [[nodiscard]] int create_unnamed(int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept;
   [[nodiscard]] int make_directory(const char* name, mode_t mode) const noexcept;
   [[nodiscard]] int make_node(const char* name, mode_t mode, dev_t device) const noexcept;
   [[nodiscard]] int make_symlink(const char* name, const char* target) const noexcept;

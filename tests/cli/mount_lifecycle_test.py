@@ -4,11 +4,14 @@
 import errno
 import mmap
 import os
+import shutil
 import signal
+import subprocess
 import time
 import unittest
 
-from mounted import LIBC, MountedTest, is_mounted
+from command import APRIME
+from mounted import LIBC, NOBODY, MountedTest, is_mounted
 
 
 class Lifecycle(MountedTest):
@@ -148,6 +151,32 @@ class Lifecycle(MountedTest):
         self.assertGreater(size, 100000)
         self.assertEqual(self.content(self.plain("file"))[:4096], b"x" * 4096)
         self.end_daemon(self.daemon)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_ordinary_user_mounts(self):
+        aprime = os.path.join(self.directory, "aprime")
+        shutil.copy(APRIME, aprime)
+        for path in (self.source, self.mountpoint):
+            os.chown(path, NOBODY, NOBODY)
+        # As on a distribution, where everybody may use /dev/fuse: in a mount namespace of the test's own.
+        script = f"""set -e
+            mkdir {self.directory}/dev
+            mount -t tmpfs none {self.directory}/dev
+            mknod -m 666 {self.directory}/dev/fuse c 10 229
+            mount --bind {self.directory}/dev/fuse /dev/fuse
+            exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups sh -ec '
+                {aprime} mount {self.source} {self.mountpoint} --device-memory 1M
+                echo text > {self.mountpoint}/file
+                mkdir {self.mountpoint}/directory
+                ln {self.mountpoint}/file {self.mountpoint}/directory/link
+                cat {self.mountpoint}/directory/link
+                stat -c "%u %h" {self.mountpoint}/file
+                {aprime} unmount {self.mountpoint}
+                ls {self.mountpoint}'"""
+        process = subprocess.run(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, timeout=120)
+        self.assertEqual((process.stdout, process.returncode), (f"text\n{NOBODY} 2\n".encode(), 0))
+        self.assertEqual(os.stat(self.plain("directory/link")).st_uid, NOBODY)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ import subprocess
 import unittest
 
 from command import APRIME
-from mounted import LIBC, MountedTest, run_as
+from mounted import LIBC, NOBODY, MountedTest, run_as
 
 PUNCH_HOLE, KEEP_SIZE, COLLAPSE_RANGE, ZERO_RANGE = 2, 1, 8, 16
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 AT_FDCWD = -100
-NOBODY = 65534
 
 
 def check(result):
@@ -30,6 +29,11 @@ def fallocate(fd, mode, offset, size):
 
 def rename_with(flags, old, new):
     check(LIBC.renameat2(AT_FDCWD, old.encode(), AT_FDCWD, new.encode(), flags))
+
+
+def link_opened(fd, name):
+    at_symlink_follow = 0x400
+    check(LIBC.linkat(AT_FDCWD, f"/proc/self/fd/{fd}".encode(), AT_FDCWD, name.encode(), at_symlink_follow))
 
 
 class Tree(MountedTest):
@@ -111,6 +115,24 @@ class Tree(MountedTest):
             self.assertEqual(os.fstat(f.fileno()).st_size, 12)
             os.truncate(f.fileno(), 3)
             self.assertEqual(os.pread(f.fileno(), 100, 0), b"bef")
+
+    def test_unnamed_file_gets_a_name_or_goes(self):
+        try:
+            fd = os.open(self.mountpoint, os.O_TMPFILE | os.O_RDWR, 0o640)
+        except OSError as error:
+            self.assertEqual(error.errno, errno.EOPNOTSUPP)  # a kernel before 6.1
+            return
+        os.write(fd, b"text")
+        self.assertEqual((os.fstat(fd).st_nlink, stat.S_IMODE(os.fstat(fd).st_mode)), (0, 0o640))
+        self.assertEqual(os.listdir(self.source), [])
+        link_opened(fd, self.at("named"))
+        os.pwrite(fd, b"T", 0)
+        os.close(fd)
+        self.assertEqual(self.content(self.plain("named")), b"Text")
+        fd = os.open(self.mountpoint, os.O_TMPFILE | os.O_EXCL | os.O_WRONLY, 0o600)
+        self.assert_fails(errno.ENOENT, link_opened, fd, self.at("never"))
+        os.close(fd)
+        self.assertEqual(os.listdir(self.mountpoint), ["named"])
 
     def test_attributes(self):
         self.write(self.at("file"), b"x" * 5000)

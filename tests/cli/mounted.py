@@ -12,6 +12,7 @@ from command import APRIME, CliTest
 LIBC = ctypes.CDLL(None, use_errno=True)
 # Longer than any test takes; then the daemon is killed, which wakes every program that waits for it.
 TEST_SECONDS_MAX = 240
+NOBODY = 65534
 
 
 def die_with_parent():
