@@ -41,12 +41,17 @@ class Client {
     std::string text;
     long at = 0, size = 0;
     int value = 0;
-    if (command == "open" || command == "open_direct" || command == "open_reading") {
+    if (command.starts_with("open")) {
       words >> text;
       close();
       const int how = command == "open_reading" ? O_RDONLY : O_RDWR;
-      fd_ = ::open(text.c_str(), how | (command == "open_direct" ? O_DIRECT : 0));
+      const int flags = command == "open_direct" ? O_DIRECT : command == "open_appending" ? O_APPEND : 0;
+      fd_ = ::open(text.c_str(), how | flags);
       return fd_ >= 0;
+    }
+    if (command == "copy_to") {  // all of it, by copy_file_range
+      words >> text;
+      return copy_to(text);
     }
     if (command == "map") return map();
     if (command == "msync") return ::msync(memory_, mapped_, MS_SYNC) == 0;
@@ -63,6 +68,11 @@ class Client {
     if (command == "truncate") return ::ftruncate(fd_, at) == 0;
     if (command == "punch")
       return ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size) == 0;
+    if (command == "zero") return ::fallocate(fd_, FALLOC_FL_ZERO_RANGE, at, size) == 0;
+    if (command == "allocate") return ::fallocate(fd_, 0, at, size) == 0;
+    if (command == "data") return tell_offset(::lseek(fd_, at, SEEK_DATA));
+    if (command == "hole") return tell_offset(::lseek(fd_, at, SEEK_HOLE));
+    if (command == "append") return append(length, value);
     if (command == "read") return read(at, length);
     if (command == "write") return write(at, length, value);
     if (command == "load") return tell(memory_ + offset, length);
@@ -92,9 +102,12 @@ class Client {
 
   bool tell_size() {
     struct ::stat s {};
-    if (::fstat(fd_, &s) != 0) return false;
-    result_ = "ok " + std::to_string(s.st_size);
-    return true;
+    return ::fstat(fd_, &s) == 0 && tell_offset(s.st_size);
+  }
+
+  bool tell_offset(off_t at) {
+    result_ = "ok " + std::to_string(at);
+    return at >= 0;
   }
 
   bool tell(const unsigned char* bytes, std::size_t size) {
@@ -123,6 +136,22 @@ class Client {
     const auto bytes = buffer(size);
     std::memset(bytes.get(), value, size);
     return ::pwrite(fd_, bytes.get(), size, at) == static_cast<ssize_t>(size);
+  }
+
+  bool append(std::size_t size, int value) {
+    const auto bytes = buffer(size);
+    std::memset(bytes.get(), value, size);
+    return ::write(fd_, bytes.get(), size) == static_cast<ssize_t>(size);
+  }
+
+  bool copy_to(const std::string& name) {
+    const int to = ::open(name.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    if (to < 0) return false;
+    loff_t from_at = 0, to_at = 0;
+    ssize_t n = 0;
+    while ((n = ::copy_file_range(fd_, &from_at, to, &to_at, std::size_t{1} << 20, 0)) > 0) {
+    }
+    return ::close(to) == 0 && n == 0;
   }
 
   /// Adds 1 to every fourth 32-bit word from `first` (in words, below 4) on, `rounds` times, by mmap.

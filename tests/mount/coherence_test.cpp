@@ -131,6 +131,53 @@ TEST_P(MountCoherence, truncate_and_punch_reach_the_device) {  // rule 10
   EXPECT_EQ(device_misses(5000, kSize - 5000, 0), 0u);
 }
 
+TEST_P(MountCoherence, zeroed_and_allocated_ranges_reach_the_device) {
+  device_stores(0, kSize, 1);
+  client_.must("zero 100 20000");
+  EXPECT_EQ(device_misses(0, 100, 1), 0u);
+  EXPECT_EQ(device_misses(100, 20000, 0), 0u);
+  EXPECT_EQ(device_misses(20100, 1000, 1), 0u);
+  device_stores(0, kSize, 2);
+  client_.must(fmt::format("allocate 0 {}", kSize + 1000));
+  EXPECT_EQ(client_.ask("size"), fmt::format("ok {}", kSize + 1000));
+  EXPECT_EQ(device_misses(0, kSize, 2), 0u);
+  EXPECT_EQ(client_.bytes(fmt::format("read {} 20", kSize - 10)), all(10, 2) + all(10, 0));
+}
+
+TEST_P(MountCoherence, what_a_device_has_stored_to_a_hole_is_data) {
+  mounted_.make("sparse", "");
+  client_.must("open " + mounted_.at("sparse"));
+  client_.must(fmt::format("truncate {}", kSize));
+  Mapping sparse = mounted_.map("sparse");
+  mounted_.device_stores(sparse, bytes(kGranule, kGranule), 1);
+  EXPECT_EQ(client_.ask("data 0"), fmt::format("ok {}", kGranule));
+  EXPECT_EQ(client_.ask(fmt::format("hole {}", kGranule)), fmt::format("ok {}", 2 * kGranule));
+}
+
+TEST_P(MountCoherence, copy_by_the_kernel_is_of_what_the_device_stored) {
+  device_stores(0, kSize, 1);
+  client_.must("copy_to " + mounted_.at("copy"));
+  EXPECT_EQ(mounted_.content("copy"), std::string(kSize, '\1'));
+  Mapping copy = mounted_.map("copy");
+  mounted_.device_stores(copy, kWhole, 2);
+  mounted_.make("other", std::string(kSize, 'o'));
+  client_.must("open " + mounted_.at("other"));
+  client_.must("copy_to " + mounted_.at("copy"));
+  EXPECT_EQ(mounted_.device_misses(copy, kWhole, 'o'), 0u);
+}
+
+TEST_P(MountCoherence, appends_of_two_programs_follow_each_other) {
+  Client other;
+  for (Client* client : {&client_, &other}) client->must("open_appending " + mounted_.at("file"));
+  device_stores(0, kSize, 1);
+  client_.must("append 0 100 2");
+  other.must("append 0 100 3");
+  client_.must("append 0 100 4");
+  EXPECT_EQ(client_.bytes(fmt::format("read {} 400", kSize - 100)),
+            all(100, 1) + all(100, 2) + all(100, 3) + all(100, 4));
+  EXPECT_EQ(device_misses(0, kSize, 1), 0u);
+}
+
 TEST_P(MountCoherence, truncate_of_a_page_that_a_program_has_stored_to) {
   client_.must("map");
   client_.must("store 0 65536 1");

@@ -121,6 +121,19 @@ TEST_P(MountFaults, page_that_cannot_be_read_kills_who_touches_it_and_nobody_els
   EXPECT_EQ(other.bytes("load 100 50"), all(50, 'h'));
 }
 
+// As on other file systems: the kernel has given the page up by then.
+TEST_P(MountFaults, page_that_cannot_be_written_is_told_by_msync) {
+  client_.must("map");
+  client_.must("store 0 4096 1");
+  {
+    const Failing failing(Call::pwrite, ENOSPC);
+    EXPECT_EQ(client_.ask("msync"), failure(ENOSPC));
+  }
+  client_.must("store 0 4096 2");
+  client_.must("msync");
+  EXPECT_EQ(mounted_.content("file").substr(0, 4096), std::string(4096, '\2'));
+}
+
 TEST_P(MountFaults, without_descriptors_open_files_go_on) {
   ::rlimit before{};
   ::getrlimit(RLIMIT_NOFILE, &before);
