@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <mutex>
 
 #include "host/engine/transfer.hpp"
 #include "host/os/kernel_version.hpp"
@@ -122,20 +121,20 @@ bool keeps_pages_coherent() noexcept {
 
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                std::span<std::byte> into, std::size_t* got) {
-  const std::shared_lock lock(inode.gate);
+  const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
   if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, got);
   return handle.file.read(request.at, into, got);
 }
 
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put) {
-  const std::shared_lock lock(inode.gate);
+  const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
   if (inode.coherent != nullptr) return write_coherent(*inode.coherent, request, from, put);
   return request.appends ? handle.file.append(from, put) : handle.file.write(request.at, from, put);
 }
 
 int set_size(Inode& inode, off_t size) {
-  const std::shared_lock lock(inode.gate);
+  const ServingGate::Passed passed = inode.gate.pass();
   if (inode.coherent == nullptr) return inode.node.truncate(size);
   std::uint64_t before = 0;
   if (const int error = current_size(*inode.coherent, &before); error != 0) return error;
@@ -143,14 +142,14 @@ int set_size(Inode& inode, off_t size) {
 }
 
 int allocate_bytes(const Inode& inode, const OpenHandle& handle, int mode, off_t at, off_t size) {
-  const std::shared_lock lock(inode.gate);
+  const ServingGate::Passed passed = inode.gate.pass();
   if (inode.coherent == nullptr) return handle.file.allocate(mode, at, size);
   return allocate_coherent(*inode.coherent, handle, mode, static_cast<std::uint64_t>(at),
                            static_cast<std::uint64_t>(size));
 }
 
 int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only) {
-  const std::shared_lock lock(inode.gate);
+  const ServingGate::Passed passed = inode.gate.pass();
   if (inode.coherent == nullptr) return handle.file.sync(data_only);
   CoherentFile& file = *inode.coherent;
   const Status status = file.sync({GranuleIndex{0}, file.directory().capacity()}, AgentId::mount());
@@ -161,7 +160,7 @@ int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only) {
 }
 
 int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whence, off_t* found) {
-  const std::shared_lock lock(inode.gate);
+  const ServingGate::Passed passed = inode.gate.pass();
   if (inode.coherent != nullptr) {
     // What only a device has stored to is a hole at home.
     CoherentFile& file = *inode.coherent;
@@ -173,9 +172,8 @@ int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whenc
 
 int copy_bytes(const Inode& inode, const OpenHandle& handle, off_t at, const Inode& to_inode,
                const OpenHandle& to, off_t to_at, std::size_t size, std::size_t* copied) {
-  const std::shared_lock lock(inode.gate);
-  const std::shared_lock to_lock =
-      &inode == &to_inode ? std::shared_lock<std::shared_mutex>() : std::shared_lock(to_inode.gate);
+  const ServingGate::Passed passed = inode.gate.pass();
+  const ServingGate::Passed to_passed = &inode == &to_inode ? ServingGate::Passed() : to_inode.gate.pass();
   if (inode.coherent != nullptr || to_inode.coherent != nullptr) return EXDEV;
   return handle.file.copy_to(at, to.file, to_at, size, copied);
 }

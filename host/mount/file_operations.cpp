@@ -6,8 +6,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
-#include <mutex>
-#include <shared_mutex>
 
 #include "host/mount/coherent_io.hpp"
 #include "host/mount/source.hpp"
@@ -33,7 +31,7 @@ Opened& keep_open(Source& source, const Inode& inode, fuse_file_info& info, os::
   auto file = std::make_unique<OpenedFile>(std::move(opened));
   bool is_coherent = false;
   {
-    const std::shared_lock lock(inode.gate);
+    const ServingGate::Passed passed = inode.gate.pass();
     is_coherent = inode.coherent != nullptr;
     if (is_coherent) file->handle.errors_seen = inode.coherent->errors().now();
   }

@@ -2,10 +2,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <shared_mutex>
 #include <unordered_map>
 
 #include "host/engine/coherent_file.hpp"
+#include "host/mount/serving_gate.hpp"
 #include "host/os/tree_node.hpp"
 #include "host/sync/mutex.hpp"
 
@@ -19,11 +19,10 @@ struct Inode {
   const os::TreeNode node;
   const os::FileIdentity identity;
 
-  /// Shared while a request for the bytes of a regular file is in work, also while it waits; exclusive while
-  /// it changes who serves them.
-  mutable std::shared_mutex gate;
+  /// Passed by every request for the bytes of a regular file; closed while it changes who serves them.
+  mutable ServingGate gate;
   /// Serves the bytes of a file that the runtime gives to devices; null for all others, whose bytes are those
-  /// of the source. Guarded by `gate`.
+  /// of the source. Changed with `gate` closed.
   std::shared_ptr<engine::CoherentFile> coherent;
 
  private:

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <exception>
-#include <mutex>
 
 #include "host/mount/coherent_io.hpp"
 #include "host/os/mount_point.hpp"
@@ -87,7 +86,7 @@ void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
     // It cannot be written to by anybody, then.
   }
   {
-    const std::unique_lock lock(inode->gate);
+    const ServingGate::Closed closed(inode->gate);
     inode->coherent = file;
   }
   recall(inode->identity, {ByteOffset{0}, ByteCount{std::uint64_t{1} << 62}});
@@ -97,7 +96,7 @@ Status Server::detach(engine::CoherentFile& file) noexcept {
   const GranuleRange all{GranuleIndex{0}, file.directory().capacity()};
   const std::shared_ptr<Inode> inode = source_.inodes().find(file.file().identity());
   if (inode == nullptr) return file.write_back(all, engine::Patience::wait);
-  const std::unique_lock lock(inode->gate);
+  const ServingGate::Closed closed(inode->gate);
   const Status status = file.write_back(all, engine::Patience::wait);
   if (status.is_ok()) inode->coherent = nullptr;
   return status;

@@ -1,7 +1,5 @@
 #include "host/mount/source.hpp"
 
-#include <mutex>
-
 namespace aprime::mount {
 
 int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* entry) {
@@ -19,7 +17,7 @@ int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
   // A file that is mapped later is attached by the runtime, which finds the inode.
   if (is_new && S_ISREG(entry->attr.st_mode))
     runtime_->with_file(inode.identity, [&](const std::shared_ptr<engine::CoherentFile>& file) {
-      const std::unique_lock lock(inode.gate);
+      const ServingGate::Closed closed(inode.gate);
       inode.coherent = file;
     });
   entry->attr_timeout = kBelieveSeconds;

@@ -74,6 +74,7 @@ class Client {
     if (command == "hole") return tell_offset(::lseek(fd_, at, SEEK_HOLE));
     if (command == "append") return append(length, value);
     if (command == "read") return read(at, length);
+    if (command == "read_often") return read_often(at, length, value);
     if (command == "write") return write(at, length, value);
     if (command == "load") return tell(memory_ + offset, length);
     if (command == "store") return std::memset(memory_ + offset, value, length) != nullptr;
@@ -130,6 +131,13 @@ class Client {
     const auto bytes = buffer(size);
     const ssize_t n = ::pread(fd_, bytes.get(), size, at);
     return n >= 0 && tell(bytes.get(), static_cast<std::size_t>(n));
+  }
+
+  bool read_often(long at, std::size_t size, int times) {
+    const auto bytes = buffer(size);
+    while (times-- > 0)
+      if (::pread(fd_, bytes.get(), size, at) != static_cast<ssize_t>(size)) return false;
+    return true;
   }
 
   bool write(long at, std::size_t size, int value) {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -259,6 +260,22 @@ TEST_P(MountCoherence, file_that_a_program_reads_is_mapped_and_stored_to) {
   other.must(fmt::format("write {} 5 4", kGranule));
   EXPECT_EQ(client_.bytes(fmt::format("read {} 10", kGranule)), all(5, 4) + all(5, 3));
   EXPECT_EQ(mounted_.device_misses(read, bytes(kGranule, 5), 4), 0u);
+}
+
+// However closely their requests follow each other.
+TEST_P(MountCoherence, file_that_programs_use_all_the_time_is_mapped_and_let_go) {
+  std::array<Client, 4> busy;
+  for (Client& client : busy) client.must("open " + mounted_.at("file"));
+  mapping_ = Mapping();
+  const int reads = test::scaled(4000);
+  for (Client& client : busy) client.begin(fmt::format("read_often 0 50 {}", reads));
+  for (unsigned char value = 1; value <= 10; ++value) {
+    mapping_ = mounted_.map("file");
+    device_stores(0, kSize, value);
+    mapping_ = Mapping();
+  }
+  for (Client& client : busy) EXPECT_EQ(client.end(), "ok");
+  EXPECT_EQ(busy[0].bytes("read 0 50"), all(50, 10));
 }
 
 TEST_P(MountCoherence, file_on_the_own_mount_cannot_be_mapped) {
