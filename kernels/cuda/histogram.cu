@@ -24,16 +24,10 @@ struct HistogramByCub {
     if (counts.error() != cudaSuccess) return counts.error();
     auto* const counted = static_cast<unsigned long long*>(counts.data());
 
-    const auto count = [&](void* work, std::size_t& work_bytes) {
+    const cudaError_t error = with_work_memory(stream, [&](void* work, std::size_t& work_bytes) {
       return cub::DeviceHistogram::HistogramEven(work, work_bytes, bytes.data(), counted, kBins + 1, 0, kBins,
                                                  static_cast<std::ptrdiff_t>(bytes.size()), stream);
-    };
-    std::size_t work_bytes = 0;
-    cudaError_t error = count(nullptr, work_bytes);
-    if (error != cudaSuccess) return error;
-    const StreamMemory work(work_bytes, stream);
-    if (work.error() != cudaSuccess) return work.error();
-    error = count(work.data(), work_bytes);
+    });
     if (error != cudaSuccess) return error;
     add_to_bins<<<1, kBins, 0, stream>>>(counted, bins.data());
     return cudaGetLastError();

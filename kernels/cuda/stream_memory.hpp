@@ -32,6 +32,17 @@ class StreamMemory {
   cudaError_t error_ = cudaSuccess;
 };
 
+/// Runs an algorithm of CUB, which is called twice: for the size of the working memory that it needs, and
+/// with it. `algorithm(void*, std::size_t&)` returns a cudaError_t.
+template <class Algorithm>
+cudaError_t with_work_memory(cudaStream_t stream, Algorithm&& algorithm) {
+  std::size_t size = 0;
+  const cudaError_t error = algorithm(nullptr, size);
+  if (error != cudaSuccess) return error;
+  const StreamMemory work(size, stream);
+  return work.error() != cudaSuccess ? work.error() : algorithm(work.data(), size);
+}
+
 /// The same for Thrust, which brings its own sizes.
 class StreamAllocator {
  public:
