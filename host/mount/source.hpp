@@ -21,7 +21,7 @@ class Opened {
 class Source {
  public:
   Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime)
-      : inodes_(std::move(root)), runtime_(std::move(runtime)) {}
+      : runtime_(std::move(runtime)), inodes_(std::move(root)) {}
 
   engine::RuntimeState& runtime() noexcept { return *runtime_; }
 
@@ -42,10 +42,11 @@ class Source {
   void take_back(const fuse_entry_param& entry) noexcept { inodes_.forget(inode(entry.ino), 1); }
 
  private:
+  /// Outlives the inodes: after an unmount they may be the last to hold a file whose bytes devices have.
+  const std::shared_ptr<engine::RuntimeState> runtime_;
   InodeTable inodes_;
   sync::Mutex opened_mutex_{sync::LockRank::inodes};
   std::unordered_map<const Opened*, std::unique_ptr<Opened>> opened_ APRIME_GUARDED_BY(opened_mutex_);
-  const std::shared_ptr<engine::RuntimeState> runtime_;
 };
 
 /// How long the kernel may believe names and attributes, in seconds. Changes made through the mount are seen

@@ -54,6 +54,8 @@ class Client {
       return copy_to(text);
     }
     if (command == "map") return map();
+    // Page by page: the kernel guesses at nothing.
+    if (command == "map_random") return map() && ::madvise(memory_, mapped_, MADV_RANDOM) == 0;
     if (command == "msync") return ::msync(memory_, mapped_, MS_SYNC) == 0;
     if (command == "fsync") return ::fsync(fd_) == 0;
     if (command == "close") return close();
