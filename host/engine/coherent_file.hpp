@@ -141,7 +141,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// was. For the mount, which asks while its kernel holds back pages to be written, nothing is recalled.
   Status resize(ByteCount size, AgentId requester = AgentId::cpu());
   /// Makes a range read as zeros and frees its disk space.
-  Status punch(ByteRange range, AgentId requester = AgentId::cpu()) noexcept;
+  Status punch(ByteRange range) noexcept;
 
   // mount_pages.cpp: the mount as an agent. It owns a granule, and may store to it, from the first page that
   // its kernel caches until the granule is recalled.

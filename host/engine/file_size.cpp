@@ -70,7 +70,7 @@ Status CoherentFile::forget_from(GranuleIndex first) {
   return first_error;
 }
 
-Status CoherentFile::punch(ByteRange range, AgentId requester) noexcept {
+Status CoherentFile::punch(ByteRange range) noexcept {
   if (range.empty()) return {};
   const GranuleRange all = granule_.covering(range);
   for (std::uint64_t g = all.first.value; g < all.end().value;) {
@@ -86,7 +86,7 @@ Status CoherentFile::punch(ByteRange range, AgentId requester) noexcept {
       return file_.punch({ByteOffset{first}, ByteCount{end - first}});
     });
     const Event event = is_part ? Event::io_write : Event::discard;
-    const Status status = perform(run, {.event = event, .requester = requester, .io = &io});
+    const Status status = perform(run, {.event = event, .io = &io});
     if (!status.is_ok()) return status;
     g += run.count.value;
   }

@@ -48,8 +48,7 @@ engine::Transfer transfer_of(CoherentFile& file, const ByteRequest& request, std
                              std::span<const std::byte> buffer) noexcept {
   return {.at = ByteOffset{at},
           .how = request.how,
-          .is_direct = request.is_direct && is_aligned(file, at, buffer),
-          .requester = AgentId::mount()};
+          .is_direct = request.is_direct && is_aligned(file, at, buffer)};
 }
 
 int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std::byte> into,
@@ -66,7 +65,10 @@ int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std:
     const bool is_guess = file.granule().covering({ByteOffset{at}, ByteCount{part.size()}}).count.value > 1;
     status = file.page_in(ByteOffset{at}, part, is_guess ? Patience::skip : Patience::unless_recalled);
   } else {
-    status = engine::read_file(file, transfer_of(file, request, at, part), part);
+    // What programs have stored to pages that the kernel has, it has sent before it asks.
+    engine::Transfer transfer = transfer_of(file, request, at, part);
+    transfer.requester = AgentId::mount();
+    status = engine::read_file(file, transfer, part);
   }
   if (status.is_ok()) *got = part.size();
   return error_of(status);
@@ -84,6 +86,9 @@ int write_coherent(CoherentFile& file, const ByteRequest& request, std::span<con
   } else {
     const std::uint64_t end = at + from.size();
     if (end > size) status = file.resize(ByteCount{end});
+    // Pages that the kernel has are recalled as for anybody's write: it dropped those that it had, but may
+    // have asked for one again, and would send it, once it is stored to, with the bytes that it has from
+    // before.
     if (status.is_ok()) status = engine::write_file(file, transfer_of(file, request, at, from), from);
     // What a program did not write is not there.
     if (!status.is_ok() && end > size) static_cast<void>(file.resize(ByteCount{size}));
@@ -101,7 +106,7 @@ int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, st
   const std::uint64_t end = at + length;
   if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 && at < size) {
     const ByteRange range{ByteOffset{at}, ByteCount{std::min(end, size) - at}};
-    if (const Status status = file.punch(range, AgentId::mount()); !status.is_ok()) return error_of(status);
+    if (const Status status = file.punch(range); !status.is_ok()) return error_of(status);
   }
   if ((mode & FALLOC_FL_PUNCH_HOLE) != 0) return 0;
   if (const int error =

@@ -148,6 +148,11 @@ void wait_until_blocked(pid_t thread) {
   wait_for("a thread that should wait for a page does not", [&] { return state_of(thread) == 'D'; });
 }
 
+void wait_until_asleep(pid_t thread, const std::function<bool()>& or_else) {
+  wait_for("a thread that should wait for a granule does not",
+           [&] { return or_else() || state_of(thread) == 'S'; });
+}
+
 }  // namespace aprime::test
 
 using aprime::test::Call;

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "aprime/units.hpp"
 
@@ -69,5 +70,8 @@ class Hold {
 /// Waits until a thread sleeps in the kernel where no signal of ours wakes it, as those do that wait for a
 /// page.
 void wait_until_blocked(pid_t thread);
+/// Waits until a thread sleeps where a signal wakes it, as those do that wait for a granule; or until
+/// something else is so.
+void wait_until_asleep(pid_t thread, const std::function<bool()>& or_else);
 
 }  // namespace aprime::test

@@ -180,6 +180,37 @@ TEST_P(MountRaces, store_to_a_page_between_two_recalls) {
   EXPECT_EQ(device_misses(bytes(0, 100), 4).get(), 0u);
 }
 
+// The kernel sends a page whole, with the bytes of it that it did not get from this program: had the page
+// been read before the write was home, these would undo the write.
+TEST_P(MountRaces, page_is_stored_to_while_another_program_writes_to_it) {
+  other_.must("store 4096 10 3");  // the granule is the mount's
+  for (const char* command : {"write 0 100 1", "punch 0 100"}) {
+    const Call step = command[0] == 'w' ? Call::pwrite : Call::fallocate;
+    Hold changing({step, When::before, page(0)});
+    client_.begin(command);
+    changing.wait();
+    Hold asked({Call::request, When::before, page(0), FUSE_READ});
+    const Hold answered({Call::reply_bytes, When::after, page(0), FUSE_READ, 0});
+    other_.begin("store 200 10 2");
+    const pid_t reader = asked.wait();
+    asked.release();
+    test::wait_until_asleep(reader, [&] { return answered.count() > 0; });
+    const bool is_stored = answered.count() > 0;
+    if (is_stored) {
+      EXPECT_EQ(other_.end(), "ok");
+    }
+    changing.release();
+    EXPECT_EQ(client_.end(), "ok");
+    if (!is_stored) {
+      EXPECT_EQ(other_.end(), "ok");
+    }
+    const unsigned char left = command[0] == 'w' ? 1 : 0;
+    EXPECT_EQ(device_misses(bytes(0, 100), left).get(), 0u) << command;
+    EXPECT_EQ(device_misses(bytes(200, 10), 2).get(), 0u) << command;
+    EXPECT_EQ(client_.bytes("read 90 20"), all(10, left) + all(10, 'h')) << command;
+  }
+}
+
 TEST_P(MountRaces, page_is_asked_for_while_a_device_is_given_the_granule) {
   client_.must("store 0 100 1");
   Hold fill(filling(When::before, 0));
