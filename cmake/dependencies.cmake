@@ -39,9 +39,11 @@ if(APRIME_BUILD_CLI OR APRIME_BUILD_TESTS OR APRIME_BUILD_BENCH)
   endif()
 endif()
 
+if(APRIME_BUILD_CLI OR APRIME_HAVE_MOUNT)
+  find_package(nlohmann_json REQUIRED)  # headers only: consumers need none of it
+endif()
 if(APRIME_BUILD_CLI)
   find_package(CLI11 REQUIRED)
-  find_package(nlohmann_json REQUIRED)
 endif()
 if(APRIME_BUILD_TESTS)
   find_package(GTest REQUIRED)

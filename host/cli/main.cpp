@@ -17,6 +17,7 @@
 #include "host/cli/mount_command.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/run_command.hpp"
+#include "host/cli/status_command.hpp"
 #include "kernels/workload.hpp"
 
 namespace aprime::cli {
@@ -143,6 +144,18 @@ void add_unmount(CLI::App& app, std::string& mountpoint, bool& lazy, Action& act
   unmount->callback([&] { action = [&] { return unmount_command(mountpoint, lazy); }; });
 }
 
+void add_status(CLI::App& app, std::string& path, bool& json, Action& action) {
+  CLI::App* status = app.add_subcommand("status", "what a mount is doing: its files and their granules");
+  status->add_option("MOUNTPOINT", path, "where it is mounted, or a file on it")->required();
+  status->add_flag("--json", json, "print one JSON object on stdout");
+  status->footer(
+      "The states of granules: host, only the host has it; home, nobody has a right to it; shared, the host\n"
+      "and devices may read it; device, a device may store to it; unsaved (device_dirty), a device has it "
+      "and\n"
+      "nobody may store to it; mount, a program may store to it by mmap.");
+  status->callback([&] { action = [&] { return status_command(path, json); }; });
+}
+
 int fail(const std::exception& error, int status) {
   fmt::print(stderr, "aprime: {}\n", error.what());
   return status;
@@ -165,6 +178,9 @@ int run(int argc, char** argv) {
   std::string unmount_point;
   bool unmount_lazily = false;
   add_unmount(app, unmount_point, unmount_lazily, action);
+  std::string status_path;
+  bool status_json = false;
+  add_status(app, status_path, status_json, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <stdexcept>
 
@@ -45,6 +44,26 @@ std::string printable(const std::string& text) {
   return nlohmann::json::parse(dumped).get<std::string>();
 }
 
+nlohmann::ordered_json faults_json(const FaultStats& faults) {
+  return {{"device_read", faults.device_read},
+          {"device_write", faults.device_write},
+          {"host_read", faults.host_read},
+          {"host_write", faults.host_write}};
+}
+
+std::string describe_faults(const FaultStats& faults) {
+  return fmt::format("device {} to read, {} to write; host {} to read, {} to write",
+                     grouped(faults.device_read), grouped(faults.device_write), grouped(faults.host_read),
+                     grouped(faults.host_write));
+}
+
+std::string describe_moves(const Stats& stats) {
+  return fmt::format("{} to the device, {} back, {} bounced; {} evictions",
+                     format_size(ByteCount{stats.bytes_filled}),
+                     format_size(ByteCount{stats.bytes_copied_back}),
+                     format_size(ByteCount{stats.bytes_bounced}), grouped(stats.evictions));
+}
+
 std::string to_json(const RunReport& report) {
   nlohmann::ordered_json result = nlohmann::ordered_json::object();
   for (const auto& [name, value] : report.result) {
@@ -60,10 +79,7 @@ std::string to_json(const RunReport& report) {
   json["verified"] = nullptr;
   if (report.verified) json["verified"] = *report.verified;
   json["result"] = std::move(result);
-  json["faults"] = {{"device_read", stats.faults.device_read},
-                    {"device_write", stats.faults.device_write},
-                    {"host_read", stats.faults.host_read},
-                    {"host_write", stats.faults.host_write}};
+  json["faults"] = faults_json(stats.faults);
   json["bytes_filled"] = stats.bytes_filled;
   json["bytes_copied_back"] = stats.bytes_copied_back;
   json["bytes_bounced"] = stats.bytes_bounced;
@@ -86,13 +102,8 @@ std::string to_text(const RunReport& report) {
                            format_size(ByteCount{static_cast<std::uint64_t>(rate)})));
   line("device", fmt::format("{}, {} of memory; {}", report.device.name, format_size(report.device.memory),
                              report.device.chosen_because));
-  line("faults", fmt::format("device {} to read, {} to write; host {} to read, {} to write",
-                             grouped(stats.faults.device_read), grouped(stats.faults.device_write),
-                             grouped(stats.faults.host_read), grouped(stats.faults.host_write)));
-  line("moved", fmt::format("{} to the device, {} back, {} bounced; {} evictions",
-                            format_size(ByteCount{stats.bytes_filled}),
-                            format_size(ByteCount{stats.bytes_copied_back}),
-                            format_size(ByteCount{stats.bytes_bounced}), grouped(stats.evictions)));
+  line("faults", describe_faults(stats.faults));
+  line("moved", describe_moves(stats));
   if (report.host_traffic) {
     line("meanwhile", fmt::format("{} reads and {} writes by the CPU", grouped(report.host_traffic->first),
                                   grouped(report.host_traffic->second)));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -34,6 +35,11 @@ struct RunReport {
 std::string to_json(const RunReport& report);
 /// For people.
 std::string to_text(const RunReport& report);
+
+// What the reports of several commands have in common.
+nlohmann::ordered_json faults_json(const FaultStats& faults);
+std::string describe_faults(const FaultStats& faults);
+std::string describe_moves(const Stats& stats);
 
 /// Writes to stdout. \throws std::runtime_error if that fails
 void print(const std::string& text);

@@ -57,8 +57,8 @@ RuntimeState::~RuntimeState() {
 
 bool RuntimeState::is_own_process() const noexcept { return getpid() == process_; }
 
-std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access access,
-                                                const MapOptions& options) {
+std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, const MapOptions& options) {
+  const std::string path = opened.path();
   const GranuleSize granule = checked_granule(options.granule.value_or(options_.granule), path);
   if (granule.bytes() < options_.granule)
     throw Error(
@@ -73,7 +73,6 @@ std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access 
                 fmt::format("{}: offset {} is not a multiple of the granule {}", path, options.offset.value,
                             granule.bytes().value),
                 path);
-  os::File opened = os::File::open(path, access);
   if (mount_.with(false, [&](MountPort& mount) { return mount.is_own(opened.identity().device); }))
     throw Error(
         Errc::cannot_open,
@@ -102,9 +101,8 @@ std::shared_ptr<MappingState> RuntimeState::map(const std::string& path, Access 
   if (entry == files_.end()) {
     files_.push_back({set_up_for(path,
                                  [&] {
-                                   return std::make_shared<CoherentFile>(std::move(opened), granule,
-                                                                         slot_pointers_, host_, mount_,
-                                                                         tracer_);
+                                   return std::make_shared<CoherentFile>(
+                                       std::move(opened), granule, slot_pointers_, host_, mount_, tracer_);
                                  }),
                       0});
     entry = files_.end() - 1;

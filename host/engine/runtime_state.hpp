@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "aprime/mount_status.hpp"
 #include "aprime/runtime.hpp"
 #include "host/engine/coherent_file.hpp"
 #include "host/engine/device_slot.hpp"
@@ -32,7 +33,11 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   RuntimeState(const RuntimeState&) = delete;
   RuntimeState& operator=(const RuntimeState&) = delete;
 
-  std::shared_ptr<MappingState> map(const std::string& path, Access access, const MapOptions& options);
+  std::shared_ptr<MappingState> map(const std::string& path, Access access, const MapOptions& options) {
+    return map(os::File::open(path, access), access, options);
+  }
+  /// \pre `access` is what the file was opened for
+  std::shared_ptr<MappingState> map(os::File opened, Access access, const MapOptions& options);
   Completion submit(unsigned device, const std::string& name, const Grid* grid,
                     std::unique_ptr<detail::LaunchClosure> closure, std::vector<LeaseRequest> requests);
 
@@ -53,6 +58,8 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
                  const std::function<void(const std::shared_ptr<CoherentFile>&)>& fn) const;
   HostAccess host_access() const noexcept { return options_.host_access; }
 
+  /// Of every file, in the order of their paths, which are absolute.
+  std::vector<FileStatus> report_files() const;
   std::vector<DeviceInfo> devices() const;
   Stats stats() const;
   Stats stats(unsigned device) const;

@@ -26,6 +26,11 @@ class WritebackErrors {
     const sync::Lock lock(mutex_);
     return count_;
   }
+  /// How many there were, and the newest.
+  std::pair<Seen, Status> last() noexcept {
+    const sync::Lock lock(mutex_);
+    return {count_, last_};
+  }
   /// The newest error that this holder has not heard of, ok if there is none.
   Status take(Seen& seen) noexcept {
     const sync::Lock lock(mutex_);

@@ -1,12 +1,15 @@
 #include "aprime/mount.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "aprime/error.hpp"
 #include "aprime/runtime.hpp"
+#include "host/mount/protocol.hpp"
 #include "host/mount/server.hpp"
 #include "host/os/mount_point.hpp"
 
@@ -58,6 +61,7 @@ Mount::~Mount() {
 
 const std::string& Mount::source() const noexcept { return server_->source_path(); }
 const std::string& Mount::mountpoint() const noexcept { return server_->mountpoint(); }
+MountStatus Mount::status() const { return server_->status(); }
 void Mount::wait() const { server_->wait(); }
 
 void Mount::unmount() noexcept {
@@ -85,8 +89,17 @@ void unmount(const std::string& mountpoint, Unmount how) {
     refuse(mountpoint, "what is mounted there is no mount of aprime; use umount");
   // A dead mount has nobody to wait for.
   const bool now = how == Unmount::now || found == MountedThere::ours_stale;
+  // A daemon that was killed has left its socket behind.
+  std::optional<std::uint64_t> stale_device;
+  if (const auto entry = os::mount_of(at); entry && found == MountedThere::ours_stale)
+    stale_device = entry->device;
   const int error = os::unmount_at(at, now ? os::Detach::now : os::Detach::when_idle);
-  if (error == 0) return;
+  if (error == 0) {
+    if (stale_device)
+      for (const std::string& directory : mount::socket_directories(::geteuid()))
+        ::unlink((directory + "/" + mount::socket_name(*stale_device)).c_str());
+    return;
+  }
   if (error == EBUSY)
     refuse(mountpoint,
            fmt::format("programs use it (`fuser -vm {}` tells which); end them, or use --lazy", mountpoint),

@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <exception>
 
+#include "aprime/version.hpp"
 #include "host/mount/coherent_io.hpp"
 #include "host/os/mount_point.hpp"
 
@@ -51,10 +54,21 @@ Server::Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source
     // Served by the workers.
     struct ::stat s {};
     if (::stat(mountpoint_.c_str(), &s) == 0) device_.store(s.st_dev);
+    start_calls(options);
   } catch (...) {
     source_.runtime().remove_mount();
     throw;
   }
+}
+
+void Server::start_calls(const MountOptions& options) {
+  CallHandlers handlers;
+  handlers.status = [this] { return status(); };
+  handlers.map = [this](const std::string& path, Access access, const MapOptions& how) {
+    return map(path, access, how);
+  };
+  handlers.serve = options.serve;
+  calls_.emplace(device_.load(), mountpoint_, std::move(handlers));
 }
 
 Server::~Server() { unmount(); }
@@ -102,6 +116,34 @@ Status Server::detach(engine::CoherentFile& file) noexcept {
   return status;
 }
 
+Mapping Server::map(const std::string& path, Access access, const MapOptions& options) {
+  const std::string shown = mountpoint_ + (mountpoint_ == "/" ? "" : "/") + path;
+  os::TreeNode node;
+  const int error = source_.inodes().root().node.find(path, &node);
+  if (error != 0)
+    throw Error(error == EMFILE || error == ENFILE || error == ENOMEM ? Errc::resources : Errc::cannot_open,
+                fmt::format("cannot open '{}': {}", shown, std::strerror(error)), shown, error);
+  return Mapping(source_.runtime().map(node.open_file(shown, access), access, options));
+}
+
+MountStatus Server::status() const {
+  engine::RuntimeState& runtime = source_.runtime();
+  MountStatus status;
+  status.source = source_path_;
+  status.mountpoint = mountpoint_;
+  status.process = process_;
+  status.version = library_version();
+  status.devices = runtime.devices();
+  status.stats = runtime.stats();
+  const std::string root = source_path_ + (source_path_ == "/" ? "" : "/");
+  for (FileStatus& file : runtime.report_files()) {
+    if (!file.path.starts_with(root)) continue;
+    file.path.erase(0, root.size());
+    status.files.push_back(std::move(file));
+  }
+  return status;
+}
+
 void Server::write_stored_pages() const noexcept {
   // Served by the workers, of whom the caller is none.
   const os::Descriptor root(::open(mountpoint_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -114,6 +156,8 @@ void Server::unmount() noexcept {
   const sync::Lock lock(unmount_mutex_);
   if (is_unmounted_) return;
   is_unmounted_ = true;
+  // While requests are served still: calls may wait for them.
+  calls_.reset();
   bool is_detached = false;
   try {
     const os::MountedThere found = os::mounted_at(mountpoint_, kFileSystemType);

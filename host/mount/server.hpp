@@ -8,6 +8,8 @@
 #include <string>
 
 #include "aprime/mount.hpp"
+#include "aprime/mount_status.hpp"
+#include "host/mount/calls.hpp"
 #include "host/mount/session.hpp"
 #include "host/mount/source.hpp"
 #include "host/mount/workers.hpp"
@@ -25,6 +27,10 @@ class Server final : public engine::MountPort {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  MountStatus status() const;
+  /// As Runtime::map, for a file by its path below the mount. \throws Error
+  Mapping map(const std::string& path, Access access, const MapOptions& options);
+
   const std::string& source_path() const noexcept { return source_path_; }
   const std::string& mountpoint() const noexcept { return mountpoint_; }
 
@@ -40,6 +46,7 @@ class Server final : public engine::MountPort {
   bool is_own(std::uint64_t device) const noexcept override { return device == device_.load(); }
 
  private:
+  void start_calls(const MountOptions& options);
   void write_stored_pages() const noexcept;
 
   // Constant after construction.
@@ -52,6 +59,8 @@ class Server final : public engine::MountPort {
   Workers workers_;
   /// Of our own file system; 0 until it is mounted.
   std::atomic<std::uint64_t> device_ = 0;
+  /// What is served there may use all of the above.
+  std::optional<Calls> calls_;
 
   sync::Mutex unmount_mutex_{sync::LockRank::runtime};
   bool is_unmounted_ APRIME_GUARDED_BY(unmount_mutex_) = false;

@@ -23,7 +23,7 @@ class Source {
   Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime)
       : runtime_(std::move(runtime)), inodes_(std::move(root)) {}
 
-  engine::RuntimeState& runtime() noexcept { return *runtime_; }
+  engine::RuntimeState& runtime() const noexcept { return *runtime_; }
 
   InodeTable& inodes() noexcept { return inodes_; }
   Inode& inode(fuse_ino_t id) noexcept {

@@ -2,11 +2,14 @@
 
 #include "aprime/error.hpp"
 #include "aprime/mount.hpp"
+#include "aprime/mount_call.hpp"
+#include "aprime/mount_status.hpp"
 #include "aprime/runtime.hpp"
 
 namespace aprime {
 namespace mount {
 class Server {};
+class Connection {};
 }  // namespace mount
 
 namespace {
@@ -29,12 +32,23 @@ Mount& Mount::operator=(Mount&&) noexcept = default;
 Mount::~Mount() = default;
 const std::string& Mount::source() const noexcept { return kNowhere; }
 const std::string& Mount::mountpoint() const noexcept { return kNowhere; }
+MountStatus Mount::status() const { return {}; }
 void Mount::wait() const {}
 void Mount::unmount() noexcept {}
 
 Mount Runtime::mount(const std::string&, const std::string& mountpoint, const MountOptions&) {
   refuse(mountpoint);
 }
+
+MountStatus mount_status(const std::string& path) { refuse(path); }
+std::optional<MountedPath> find_on_mount(const std::string&) { return std::nullopt; }
+
+MountConnection::MountConnection(const std::string& path) { refuse(path); }
+MountConnection::MountConnection(MountConnection&&) noexcept = default;
+MountConnection& MountConnection::operator=(MountConnection&&) noexcept = default;
+MountConnection::~MountConnection() = default;
+void MountConnection::send(const MountMessage&) {}
+std::optional<MountMessage> MountConnection::receive(std::chrono::milliseconds) { return std::nullopt; }
 
 void unmount(const std::string& mountpoint, Unmount) { refuse(mountpoint); }
 

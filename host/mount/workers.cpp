@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include "host/mount/fuse.hpp"
 #include "host/os/acting_as.hpp"
 #include "host/os/failure.hpp"
+#include "host/os/quiet_thread.hpp"
 
 namespace aprime::mount {
 namespace {
@@ -25,23 +25,6 @@ os::Descriptor make_event() {
   os::Descriptor event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event) throw os::failure(Errc::resources, "cannot make an event descriptor", errno);
   return event;
-}
-
-/// A thread that takes no signal which is meant for the program; it does take its own faults.
-std::thread start_quiet_thread(auto body) {
-  sigset_t all, before;
-  ::sigfillset(&all);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) ::sigdelset(&all, fault);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread;
-  try {
-    thread = std::thread(std::move(body));
-  } catch (...) {
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
 }
 
 }  // namespace
@@ -63,7 +46,7 @@ void Workers::add_worker() {
   running_.emplace_back();
   const auto self = std::prev(running_.end());
   try {
-    *self = start_quiet_thread([this, self] { run(self); });
+    *self = os::start_quiet_thread([this, self] { run(self); });
   } catch (...) {
     running_.erase(self);
     throw;

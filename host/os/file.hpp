@@ -48,12 +48,16 @@ class File {
   /// Opens a regular file. \throws Error(cannot_open) that says what is there instead (missing, directory,
   /// fifo, no permission, ...) and what to do.
   static File open(const std::string& path, Access access);
+  /// The same by one path, for a file that is known by another name (`path()`, and in messages).
+  static File open_as(const std::string& name, const std::string& path, Access access);
   File(File&&) noexcept;
   ~File();
 
   /// The path it was opened by; the file may have been renamed since.
   const std::string& path() const noexcept;
   FileIdentity identity() const noexcept;
+  /// The absolute path that leads to it now; empty if it has no name any more, or the system does not tell.
+  std::string current_path() const;
   /// Whether the file was opened for writing (yet).
   Access access() const noexcept;
   /// Opens the same file for writing too; a no-op if it is already. `path` is for a system without /proc, and

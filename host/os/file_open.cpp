@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <climits>
 
 #include "host/os/failure.hpp"
 #include "host/os/file_state.hpp"
@@ -60,12 +61,13 @@ std::string reason_in_words(int system_error, Access access) {
 
 /// O_NONBLOCK, so that a pipe without a writer does not block; it means nothing to regular files, and goes
 /// before anybody can depend on it.
-Descriptor open_regular(const std::string& path, Access access, struct ::stat* found) {
+Descriptor open_regular(const std::string& name, const std::string& path, Access access,
+                        struct ::stat* found) {
   Descriptor fd(sys::open(path.c_str(), open_flags(access) | O_NONBLOCK | O_NOCTTY));
-  if (!fd) refuse(path, reason_in_words(errno, access), errno);
-  if (sys::fstat(fd.get(), found) != 0) refuse(path, reason_in_words(errno, access), errno);
-  if (!S_ISREG(found->st_mode)) refuse(path, kind_in_words(found->st_mode), 0);
-  if (sys::fcntl(fd.get(), F_SETFL, 0) != 0) refuse(path, reason_in_words(errno, access), errno);
+  if (!fd) refuse(name, reason_in_words(errno, access), errno);
+  if (sys::fstat(fd.get(), found) != 0) refuse(name, reason_in_words(errno, access), errno);
+  if (!S_ISREG(found->st_mode)) refuse(name, kind_in_words(found->st_mode), 0);
+  if (sys::fcntl(fd.get(), F_SETFL, 0) != 0) refuse(name, reason_in_words(errno, access), errno);
   return fd;
 }
 
@@ -102,11 +104,13 @@ void File::State::open_direct() {
   direct_fd.store(direct ? keep(std::move(direct)) : -1);
 }
 
-File File::open(const std::string& path, Access access) {
+File File::open(const std::string& path, Access access) { return open_as(path, path, access); }
+
+File File::open_as(const std::string& name, const std::string& path, Access access) {
   struct ::stat found {};
-  Descriptor fd = open_regular(path, access, &found);
+  Descriptor fd = open_regular(name, path, access, &found);
   auto state = std::make_unique<State>();
-  state->path = path;
+  state->path = name;
   state->identity = identity_of(found);
   state->access.store(access);
   state->fd.store(state->keep(std::move(fd)));
@@ -126,6 +130,18 @@ File::~File() = default;
 
 const std::string& File::path() const noexcept { return state_->path; }
 FileIdentity File::identity() const noexcept { return state_->identity; }
+
+std::string File::current_path() const {
+  std::string path(PATH_MAX, '\0');
+  const std::string link = fmt::format("/proc/self/fd/{}", state_->fd.load());
+  const ssize_t n = ::readlink(link.c_str(), path.data(), path.size());
+  path.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+  // A file without a name is shown with a name as well, of which it is said that it was deleted.
+  struct ::stat found {};
+  if (path.empty() || ::stat(path.c_str(), &found) != 0 || identity_of(found) != identity()) return {};
+  return path;
+}
+
 Access File::access() const noexcept { return state_->access.load(std::memory_order_acquire); }
 ByteCount File::direct_alignment() const noexcept { return state_->direct_alignment; }
 bool File::direct_supported() const noexcept { return state_->direct_fd.load() >= 0; }
@@ -137,7 +153,7 @@ void File::make_writable(const std::string& path) {
   if (!fd && errno != ENOENT) refuse(path, reason_in_words(errno, Access::read_write), errno);
   if (!fd) {
     struct ::stat found {};
-    fd = open_regular(path, Access::read_write, &found);
+    fd = open_regular(path, path, Access::read_write, &found);
     if (identity_of(found) != state_->identity) {
       refuse(path, "it is another file than the one that was opened for reading; open it anew", 0);
     }

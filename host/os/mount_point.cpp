@@ -5,11 +5,13 @@
 #include <spawn.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <climits>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -34,20 +36,41 @@ std::string unescaped(std::string_view text) {
   return plain;
 }
 
-/// The type of the file system mounted there last; empty if there is none.
-std::string type_mounted_at(const std::string& path) {
+/// Calls `fn(const MountEntry&)` for each mount, in the order in which they were made.
+template <class Fn>
+void for_each_mount(Fn&& fn) {
   std::ifstream mounts("/proc/self/mountinfo");
-  std::string found;
   for (std::string line; std::getline(mounts, line);) {
     std::istringstream fields(line);
-    std::string id, parent, device, root, point, word;
-    fields >> id >> parent >> device >> root >> point;
-    if (unescaped(point) != path) continue;
+    std::string id, parent, device, source, options, word;
+    MountEntry entry;
+    fields >> id >> parent >> device >> entry.root >> entry.point;
     while (fields >> word && word != "-") {
     }
-    fields >> found;
+    fields >> entry.type >> source >> options;
+    entry.root = unescaped(entry.root);
+    entry.point = unescaped(entry.point);
+    unsigned major = 0, minor = 0, user = 0;
+    if (std::sscanf(device.c_str(), "%u:%u", &major, &minor) == 2) entry.device = ::makedev(major, minor);
+    const std::size_t at = options.find("user_id=");
+    if (at != std::string::npos && std::sscanf(options.c_str() + at, "user_id=%u", &user) == 1)
+      entry.user = user;
+    fn(entry);
   }
+}
+
+/// The type of the file system mounted there last; empty if there is none.
+std::string type_mounted_at(const std::string& path) {
+  std::string found;
+  for_each_mount([&](const MountEntry& entry) {
+    if (entry.point == path) found = entry.type;
+  });
   return found;
+}
+
+bool lies_in(const std::string& path, const std::string& directory) {
+  if (directory == "/") return true;
+  return path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/');
 }
 
 std::string real_path(const std::string& path) {
@@ -97,9 +120,34 @@ MountedThere mounted_at(const std::string& canonical, std::string_view type) {
   const std::string found = type_mounted_at(canonical);
   if (found.empty()) return MountedThere::nothing;
   struct ::stat s {};
-  const bool is_stale = ::lstat(canonical.c_str(), &s) != 0 && errno == ENOTCONN;
+  bool is_stale = ::lstat(canonical.c_str(), &s) != 0 && errno == ENOTCONN;
+  // Attributes may be believed for a while after the daemon has gone; this is always asked.
+  struct ::statvfs fs {};
+  if (found == type && ::statvfs(canonical.c_str(), &fs) != 0 && errno == ENOTCONN) is_stale = true;
   if (found != type) return is_stale ? MountedThere::other_stale : MountedThere::other;
   return is_stale ? MountedThere::ours_stale : MountedThere::ours;
+}
+
+std::string resolved_path(const std::string& path) {
+  std::string known = path, rest;
+  while (known.size() > 1 && known.back() == '/') known.pop_back();
+  for (;;) {
+    const std::string real = real_path(known.empty() ? "." : known);
+    if (!real.empty()) return rest.empty() ? real : (real == "/" ? "" : real) + rest;
+    const std::size_t slash = known.rfind('/');
+    if (known.empty() || known == "/") return path;
+    rest = "/" + known.substr(slash == std::string::npos ? 0 : slash + 1) + rest;
+    known = slash == std::string::npos ? "" : slash == 0 ? "/" : known.substr(0, slash);
+  }
+}
+
+std::optional<MountEntry> mount_of(const std::string& resolved) {
+  std::optional<MountEntry> found;
+  for_each_mount([&](const MountEntry& entry) {
+    if (lies_in(resolved, entry.point) && (!found || entry.point.size() >= found->point.size()))
+      found = entry;
+  });
+  return found;
 }
 
 int unmount_at(const std::string& canonical, Detach how) {

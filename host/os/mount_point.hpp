@@ -1,6 +1,9 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,6 +26,25 @@ std::string canonical_path(const std::string& path);
 /// Looks at what is mounted at exactly this path, the topmost if there are several. `type` is the file system
 /// type that is ours.
 MountedThere mounted_at(const std::string& canonical, std::string_view type);
+
+/// A mounted file system, as the system lists it.
+struct MountEntry {
+  /// st_dev of what is on it.
+  std::uint64_t device = 0;
+  std::string type;
+  std::string point;
+  /// The directory of the file system that is seen there: "/", unless a part of it is mounted (bind mount).
+  std::string root;
+  /// Who mounted it; told of FUSE file systems.
+  std::optional<uid_t> user;
+};
+
+/// The absolute path without symbolic links of anything, as far as it can be looked at: what is missing, or
+/// behind a stale mount point, keeps its names.
+std::string resolved_path(const std::string& path);
+/// The file system that a resolved path lies on, going by names: nothing is asked of the file system itself,
+/// whose daemon may be gone or may hang. Empty if the system does not tell.
+std::optional<MountEntry> mount_of(const std::string& resolved);
 
 /// How to unmount.
 enum class Detach : std::uint8_t {

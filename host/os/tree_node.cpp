@@ -76,6 +76,13 @@ int TreeNode::look_up(const char* name, TreeNode* found) const noexcept {
   return 0;
 }
 
+int TreeNode::find(const std::string& path, TreeNode* found) const noexcept {
+  Descriptor fd(sys::openat2(fd_.get(), path.c_str(), how_to_open(O_PATH | O_NOFOLLOW, 0, kBeneath)));
+  if (!fd) return errno;
+  *found = TreeNode(std::move(fd));
+  return 0;
+}
+
 int TreeNode::create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept {
   // O_NONBLOCK, so that a named pipe that somebody put there meanwhile is not waited for.
   const ::open_how how =
@@ -128,6 +135,10 @@ int TreeNode::open(int flags, Descriptor* opened) const noexcept {
   if (!fd) return errno;
   *opened = std::move(fd);
   return 0;
+}
+
+File TreeNode::open_file(const std::string& name, Access access) const {
+  return File::open_as(name, ProcPath(fd_.get()).get(), access);
 }
 
 int TreeNode::set_mode(mode_t mode) const noexcept {

@@ -32,6 +32,8 @@ class TreeNode {
 
   // On the entry `name` of this directory.
   [[nodiscard]] int look_up(const char* name, TreeNode* found) const noexcept;
+  /// What `path`, below this directory, leads to; no link on the way is followed.
+  [[nodiscard]] int find(const std::string& path, TreeNode* found) const noexcept;
   /// Creates a regular file and opens it; opens what is there if `flags` lacks O_EXCL.
   [[nodiscard]] int create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept;
   /// Creates a regular file without a name in this directory, and opens it (O_TMPFILE). It can be linked
@@ -51,6 +53,8 @@ class TreeNode {
   // On the object itself.
   /// Opens it for I/O. \pre it is no symbolic link
   [[nodiscard]] int open(int flags, Descriptor* opened) const noexcept;
+  /// Opens it as a backing file, known as `name`. \throws Error as File::open
+  File open_file(const std::string& name, Access access) const;
   [[nodiscard]] int set_mode(mode_t mode) const noexcept;
   /// An id of -1 stays as it is.
   [[nodiscard]] int set_owner(uid_t user, gid_t group) const noexcept;

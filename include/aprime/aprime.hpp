@@ -10,6 +10,8 @@
 #include "aprime/lease.hpp"
 #include "aprime/mapping.hpp"
 #include "aprime/mount.hpp"
+#include "aprime/mount_call.hpp"
+#include "aprime/mount_status.hpp"
 #include "aprime/runtime.hpp"
 #include "aprime/stats.hpp"
 #include "aprime/units.hpp"

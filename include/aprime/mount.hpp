@@ -1,16 +1,24 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 namespace aprime {
+
+class MountCall;
+struct MountStatus;
 
 /// How to mount.
 struct MountOptions {
   /// Let other users in, with their own rights. By default only the user who mounts gets in, not even root
   /// where that is somebody else. For ordinary users /etc/fuse.conf must say `user_allow_other`.
   bool allow_other = false;
+  /// Serves calls that other processes of the same user make (see MountConnection), each in a thread of its
+  /// own; what it throws is their answer. It must not end the mount. Called until the mount has ended, which
+  /// waits for calls in work.
+  std::function<void(MountCall&)> serve{};
 };
 
 namespace mount {
@@ -32,6 +40,9 @@ class Mount {
   /// Absolute, without symbolic links.
   const std::string& source() const noexcept;
   const std::string& mountpoint() const noexcept;
+
+  /// What `mount_status` tells other processes.
+  MountStatus status() const;
 
   /// Waits until it is no longer mounted: `unmount` was called, or somebody unmounted it from outside.
   void wait() const;

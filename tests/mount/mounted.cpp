@@ -106,7 +106,7 @@ Answer run_shell(const std::string& command) {
   return answer;
 }
 
-Mounted::Mounted(DeviceKind kind, HostAccess how, ByteCount device_memory) {
+Mounted::Mounted(DeviceKind kind, HostAccess how, ByteCount device_memory, const MountOptions& mounting) {
   std::string name = std::filesystem::temp_directory_path() / "aprime-mount-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");
   directory_ = std::filesystem::canonical(name);
@@ -131,7 +131,7 @@ Mounted::Mounted(DeviceKind kind, HostAccess how, ByteCount device_memory) {
     ::umount2(at.c_str(), MNT_DETACH);
     std::_Exit(1);
   });
-  mount_ = runtime_->mount(directory_ + "/source", directory_ + "/mounted");
+  mount_ = runtime_->mount(directory_ + "/source", directory_ + "/mounted", mounting);
 }
 
 Mounted::~Mounted() {

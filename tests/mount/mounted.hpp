@@ -65,7 +65,7 @@ class Mounted {
  public:
   /// `device_memory` is for each device.
   explicit Mounted(DeviceKind kind, HostAccess how = HostAccess::adaptive,
-                   ByteCount device_memory = ByteCount{1 << 20});
+                   ByteCount device_memory = ByteCount{1 << 20}, const MountOptions& options = {});
   ~Mounted();
   Mounted(const Mounted&) = delete;
   Mounted& operator=(const Mounted&) = delete;

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "aprime/mount_call.hpp"
+#include "aprime/mount_status.hpp"
+#include "host/os/file.hpp"
+#include "host/os/message_socket.hpp"
+#include "host/sync/mutex.hpp"
+
+namespace aprime::mount {
+
+/// What a mount's process answers calls with. Called by several threads at once.
+struct CallHandlers {
+  std::function<MountStatus()> status;
+  std::function<Mapping(const std::string&, Access, const MapOptions&)> map;
+  /// For calls of all other types; may be empty.
+  std::function<void(MountCall&)> serve;
+};
+
+/// The socket of a mount, and a thread for each call. Only processes of the same user are answered.
+class Calls {
+ public:
+  /// Calls are answered from now on. \throws Error(resources)
+  Calls(std::uint64_t device, std::string mountpoint, CallHandlers handlers);
+  /// As `stop`.
+  ~Calls();
+  Calls(const Calls&) = delete;
+  Calls& operator=(const Calls&) = delete;
+
+  /// Takes the socket away, tells calls in work that they are over, and waits for them.
+  void stop() noexcept;
+
+ private:
+  struct Thread {
+    std::thread thread;
+    bool has_ended = false;
+  };
+
+  void accept_calls() noexcept;
+  void begin(os::Descriptor connected);
+  void answer(os::MessageSocket& socket) noexcept;
+  void serve(os::MessageSocket& socket);
+
+  const std::uint64_t device_;
+  const std::string mountpoint_;
+  const CallHandlers handlers_;
+  const os::Descriptor stop_event_;
+  std::unique_ptr<os::ListeningSocket> socket_;
+  std::thread acceptor_;
+
+  sync::Mutex mutex_{sync::LockRank::workers};
+  std::list<Thread> threads_ APRIME_GUARDED_BY(mutex_);
+};
+
+}  // namespace aprime::mount

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include "aprime/mount_call.hpp"
+#include "host/os/message_socket.hpp"
+#include "host/os/mount_point.hpp"
+
+namespace aprime::mount {
+
+/// What a MountConnection is made of: the caller's end of the socket of a mount.
+class Connection {
+ public:
+  /// \throws Error(cannot_open)
+  explicit Connection(const std::string& path);
+
+  const std::string& mountpoint() const noexcept { return mount_.point; }
+  void send(const MountMessage& message);
+  std::optional<MountMessage> receive(std::chrono::milliseconds patience);
+
+ private:
+  [[noreturn]] void fail_as_ended() const;
+
+  const os::MountEntry mount_;
+  os::MessageSocket socket_;
+};
+
+}  // namespace aprime::mount
