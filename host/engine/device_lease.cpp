@@ -38,19 +38,61 @@ GranuleRange whole_granules(GranuleSize granule, ByteRange bytes, ByteCount file
   return {GranuleIndex{first}, GranuleCount{end > first ? end - first : 0}};
 }
 
+bool overlap(const LeasedRange& a, const LeasedRange& b) noexcept {
+  return a.file == b.file && a.granules.first < b.granules.end() && b.granules.first < a.granules.end();
+}
+
+bool overlaps_any(const LeasedRange& a, std::span<const LeasedRange> others) noexcept {
+  return std::any_of(others.begin(), others.end(), [&](const LeasedRange& b) { return overlap(a, b); });
+}
+
+template <class Ranges>
+ByteCount bytes_of(const Ranges& ranges) noexcept {
+  return std::accumulate(ranges.begin(), ranges.end(), ByteCount{0},
+                         [](ByteCount sum, const LeasedRange& r) { return sum + r.bytes.size; });
+}
+
 }  // namespace
 
 DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests) : slot_(slot) {
+  std::vector<Held> wanted = merged(requests);
+  const FrameCount frames = frames_of_all(wanted);
+  const trace::Range range(slot_.tracer(), trace::Kind::lease, bytes_of(wanted));
+  try {
+    if (!acquire_each(wanted)) acquire_packed(wanted, frames);
+  } catch (...) {
+    release_all();
+    throw;
+  }
+}
+
+std::unique_ptr<DeviceLeases> DeviceLeases::beside(std::span<const LeasedRange> running, DeviceSlot& slot,
+                                                   std::span<const FileRequest> requests) noexcept {
+  try {
+    std::unique_ptr<DeviceLeases> leases(new DeviceLeases(slot));
+    leases->running_ = running;
+    std::vector<Held> wanted = merged(requests);
+    for (const Held& w : wanted)
+      if (!leases->is_compatible(w)) return nullptr;
+    const trace::Range range(slot.tracer(), trace::Kind::lease, bytes_of(wanted));
+    const bool has_all = leases->acquire_each(wanted);
+    leases->running_.reset();
+    return has_all ? std::move(leases) : nullptr;
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+std::vector<DeviceLeases::Held> DeviceLeases::merged(std::span<const FileRequest> requests) {
   std::vector<Held> wanted;
   for (const FileRequest& r : requests)
     if (!r.range.empty() && !r.on_demand)
-      wanted.push_back({r.file.get(), r.range, r.file->granule().covering(r.range), r.right, nullptr});
+      wanted.push_back({{r.file.get(), r.range, r.file->granule().covering(r.range), r.right}});
   std::sort(wanted.begin(), wanted.end(), [](const Held& a, const Held& b) {
     if (a.file != b.file) return std::less<>{}(a.file, b.file);
     return a.bytes.first < b.bytes.first;
   });
   std::vector<Held> merged;
-  std::uint64_t frames = 0;
   for (const Held& w : wanted) {
     if (!merged.empty() && merged.back().file == w.file && w.granules.first < merged.back().granules.end()) {
       Held& m = merged.back();
@@ -64,29 +106,20 @@ DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> reques
       merged.push_back(w);
     }
   }
-  for (const Held& m : merged)
-    frames += m.granules.count.value * m.file->region(slot_.number()).params().frames_per_granule.value;
+  return merged;
+}
+
+FrameCount DeviceLeases::frames_of_all(const std::vector<Held>& wanted) const {
+  std::uint64_t frames = 0;
+  for (const Held& w : wanted) frames += frames_of(w).value;
   const std::uint64_t capacity = slot_.device().frames().capacity().value;
-  if (frames > capacity) {
-    const std::uint64_t frame_bytes = slot_.device().frame_bytes().value;
-    throw Error(
-        Errc::device_memory,
-        fmt::format("device memory is too small for one lease: {} bytes are needed, the device has {}; give "
-                    "it more memory (--device-memory) or lease less at once",
-                    frames * frame_bytes, capacity * frame_bytes),
-        merged.front().file->path());
-  }
-  held_.reserve(merged.size());
-  const std::uint64_t bytes =
-      std::accumulate(merged.begin(), merged.end(), std::uint64_t{0},
-                      [](std::uint64_t sum, const Held& m) { return sum + m.bytes.size.value; });
-  const trace::Range range(slot_.tracer(), trace::Kind::lease, ByteCount{bytes});
-  try {
-    if (!acquire_each(merged)) acquire_packed(merged, FrameCount{frames});
-  } catch (...) {
-    release_all();
-    throw;
-  }
+  if (frames <= capacity) return FrameCount{frames};
+  const std::uint64_t frame_bytes = slot_.device().frame_bytes().value;
+  throw Error(Errc::device_memory,
+              fmt::format("device memory is too small for one lease: {} bytes are needed, the device has {}; "
+                          "give it more memory (--device-memory) or lease less at once",
+                          frames * frame_bytes, capacity * frame_bytes),
+              wanted.front().file->path());
 }
 
 DeviceLeases::~DeviceLeases() { release_all(); }
@@ -121,7 +154,7 @@ void DeviceLeases::acquire_packed(std::vector<Held>& wanted, FrameCount total) {
   in_reserved_run(wanted[by_step.front()], total, [&](FrameIndex first, Status& why) {
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       if (place_in(wanted[i], FrameIndex{first.value + begins[i]}, why)) {
-        open(wanted[i]);
+        held_.push_back(wanted[i]);
         continue;
       }
       release_all();
@@ -136,8 +169,11 @@ detail::LeasedMemory DeviceLeases::memory_of(const FileRequest& request) const n
     if (h.file == request.file.get() && request.range.first >= h.bytes.first &&
         request.range.end() <= h.bytes.end()) {
       const ByteOffset start = h.file->granule().offset_of(h.granules.first);
-      return {h.data + (request.range.first - start).value,
-              static_cast<std::size_t>(request.range.size.value)};
+      device::Region& region = h.file->region(slot_.number());
+      std::byte* const data = slot_.device().info().hardware_paged
+                                  ? region.window() + start.value
+                                  : slot_.device().frame_address(region.frame_of(h.granules.first));
+      return {data + (request.range.first - start).value, static_cast<std::size_t>(request.range.size.value)};
     }
   return {nullptr, 0};
 }
@@ -153,22 +189,28 @@ bool DeviceLeases::acquire(Held& held) {
     if (!p.status.is_ok()) unpin(file, {held.granules.first, p.done});
     throw_if_failed(p.status, file.path(), "lease");
   } else if (!is_contiguous(held) || !acquire_in_place(held)) {
-    if (!acquire_placed(held)) return false;
+    // What was shared has left since: the other launch has ended, and there is no need for haste.
+    const bool was_shared = running_ && overlaps_any(held, *running_);
+    if (was_shared || !acquire_placed(held)) return false;
   }
-  open(held);
+  held_.push_back(held);
   return true;
 }
 
-void DeviceLeases::open(Held& held) {
-  CoherentFile& file = *held.file;
-  device::Region& region = file.region(slot_.number());
-  held.data = slot_.device().info().hardware_paged
-                  ? region.window() + file.granule().offset_of(held.granules.first).value
-                  : slot_.device().frame_address(region.frame_of(held.granules.first));
-  const Status status = slot_.device().open_lease(region, held.granules, held.right);
-  if (!status.is_ok()) unpin(file, held.granules);
-  throw_if_failed(status, file.path(), "open a lease");
-  held_.push_back(held);
+bool DeviceLeases::is_compatible(const LeasedRange& wanted) const noexcept {
+  return std::all_of(running_->begin(), running_->end(), [&](const LeasedRange& r) {
+    return !overlap(wanted, r) ||
+           (r.granules.first <= wanted.granules.first && wanted.granules.end() <= r.granules.end() &&
+            (includes_write(r.right) || !includes_write(wanted.right)));
+  });
+}
+
+void DeviceLeases::open() {
+  for (Held& h : held_) {
+    const Status status = slot_.device().open_lease(h.file->region(slot_.number()), h.granules, h.right);
+    throw_if_failed(status, h.file->path(), "open a lease");
+    h.is_open = true;
+  }
 }
 
 FrameCount DeviceLeases::step_of(const Held& held) const noexcept {
@@ -227,6 +269,8 @@ bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Us
       slot_.trace_resident();
     }
     if (is_done) return true;
+    // It may be the running launch that is in the way.
+    if (running_) return false;
     // Nobody else's doing, and nothing to wait for: what this launch has leased already lies in the way.
     if (!first && !held_.empty()) return false;
     const std::string& path = aligned_for.file->path();
@@ -304,7 +348,7 @@ void DeviceLeases::unpin(CoherentFile& file, GranuleRange granules) noexcept {
 }
 
 void DeviceLeases::release(const Held& held) noexcept {
-  slot_.device().close_lease(held.file->region(slot_.number()), held.granules, held.right);
+  if (held.is_open) slot_.device().close_lease(held.file->region(slot_.number()), held.granules, held.right);
   unpin(*held.file, held.granules);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,14 +19,27 @@ struct FileRequest {
   bool on_demand = false;
 };
 
+/// A part of a file that a launch holds, or is about to take.
+struct LeasedRange {
+  CoherentFile* file;
+  ByteRange bytes;
+  GranuleRange granules;
+  Right right;
+};
+
 /// The rights of one launch on one device, held until destruction. Every granule is resident and pinned; on a
-/// software-paged device each range lies in contiguous frames that kernels may touch.
+/// software-paged device each range lies in contiguous frames, which kernels may touch after `open`.
 ///
 /// Requests on demand are left out. Overlapping ones on one file become one range with the stronger right.
-/// Ranges are taken in ascending order (file, then offset), so that two launches on different devices cannot
-/// wait for each other.
+///
+/// Launches that lease do not wait in a circle. Ranges are taken in ascending order (file, then offset), so
+/// who waits for a granule holds only lower ones. A device has at most two launches with leases: one that
+/// runs, and waits for nothing, and one that takes its own meanwhile (`beside`), or has them all and waits
+/// for the one that runs. So each wait for a granule is for a launch that runs or soon will, or for one that
+/// waits for a higher granule itself.
 class DeviceLeases {
  public:
+  /// Takes them all, and waits as long as it takes. \pre no other launch of the device holds leases
   /// \throws Error(device_memory) that says how much is needed; Error(out_of_range | io | no_space |
   /// access_denied)
   DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests);
@@ -33,17 +47,34 @@ class DeviceLeases {
   DeviceLeases(const DeviceLeases&) = delete;
   DeviceLeases& operator=(const DeviceLeases&) = delete;
 
-  /// Where the bytes of a request lie. \pre the request was given to the constructor
+  /// The same while another launch of the device runs with the leases `running`, or has just ended. A range
+  /// that lies within one of those is shared, if the right is included there: nothing moves, and what the
+  /// other stores is what this one finds. Whatever else overlaps the other's granules cannot be had, because
+  /// they would have to move or to change their right under it, nor is there room where it lies.
+  ///
+  /// Null, and nothing is held, if not everything can be had now, whatever the reason: the constructor tells
+  /// it, after the other has ended.
+  static std::unique_ptr<DeviceLeases> beside(std::span<const LeasedRange> running, DeviceSlot& slot,
+                                              std::span<const FileRequest> requests) noexcept;
+
+  /// Lets kernels touch what is leased, from now on until destruction. \throws Error(resources)
+  void open();
+
+  /// Where the bytes of a request lie. \pre the request was one of those that this was made for
   detail::LeasedMemory memory_of(const FileRequest& request) const noexcept;
+  /// What is held.
+  std::vector<LeasedRange> ranges() const { return {held_.begin(), held_.end()}; }
 
  private:
-  struct Held {
-    CoherentFile* file;
-    ByteRange bytes;
-    GranuleRange granules;
-    Right right;
-    std::byte* data = nullptr;
+  struct Held : LeasedRange {
+    bool is_open = false;
   };
+
+  explicit DeviceLeases(DeviceSlot& slot) noexcept : slot_(slot) {}
+
+  static std::vector<Held> merged(std::span<const FileRequest> requests);
+  /// \throws Error(device_memory)
+  FrameCount frames_of_all(const std::vector<Held>& wanted) const;
 
   /// Takes one range after the other, each where it is best. False, and nothing is held, if they do not fit
   /// that way although there is room for all.
@@ -53,14 +84,14 @@ class DeviceLeases {
   bool acquire(Held& held);
   bool acquire_placed(Held& held);
   bool acquire_in_place(Held& held);
+  /// Whether there is nothing of `running_` that a range cannot be had beside.
+  bool is_compatible(const LeasedRange& wanted) const noexcept;
   /// Reserves a run of frames, as soon as there is one, and lets `use` place leases there. False if only what
-  /// is held already is in the way.
+  /// is held already is in the way, or anything at all beside a running launch.
   template <class Use>
   bool in_reserved_run(const Held& aligned_for, FrameCount count, Use use);
   /// Pins the granules in the frames from `first` on. False as `clear_window`. \pre the frames are reserved
   bool place_in(const Held& held, FrameIndex first, Status& why);
-  /// Lets kernels touch what is pinned; from then on it is held.
-  void open(Held& held);
   FrameCount step_of(const Held& held) const noexcept;
   FrameCount frames_of(const Held& held) const noexcept;
   /// Pins the granules with the right; returns the number that were, and why it stopped.
@@ -75,6 +106,8 @@ class DeviceLeases {
 
   DeviceSlot& slot_;
   std::vector<Held> held_;
+  /// While leases are taken beside a running launch.
+  std::optional<std::span<const LeasedRange>> running_;
 };
 
 /// A hardware-paged device needs no lease to run a kernel; this gives the granules that the launch will

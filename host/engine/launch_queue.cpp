@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
+#include <utility>
 
 namespace aprime {
 
@@ -45,21 +46,32 @@ std::string readable_name(const char* mangled) {
 
 namespace engine {
 
-LaunchQueue::LaunchQueue(DeviceSlot& slot) : slot_(slot), thread_([this] { run(); }) {}
+LaunchQueue::LaunchQueue(DeviceSlot& slot) : slot_(slot), thread_([this] { run(); }) {
+  if (slot.device().info().hardware_paged) return;
+  try {
+    placer_ = std::thread([this] { place_ahead(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
 
-LaunchQueue::~LaunchQueue() {
+LaunchQueue::~LaunchQueue() { stop(); }
+
+void LaunchQueue::stop() noexcept {
   {
     const sync::Lock lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
   thread_.join();
+  if (placer_.joinable()) placer_.join();
 }
 
 void LaunchQueue::push(Launch launch) {
   {
     const sync::Lock lock(mutex_);
-    waiting_.push_back(std::move(launch));
+    waiting_.push_back({std::move(launch), nullptr});
   }
   changed_.notify_all();
 }
@@ -71,29 +83,82 @@ void LaunchQueue::drain() {
 
 void LaunchQueue::run() noexcept {
   for (;;) {
-    Launch launch;
+    Waiting next;
     {
       const sync::Lock lock(mutex_);
       running_ = false;
       changed_.notify_all();
-      while (waiting_.empty() && !stopping_) changed_.wait(mutex_);
+      while (placing_ || (waiting_.empty() && !stopping_)) changed_.wait(mutex_);
       if (waiting_.empty()) return;
-      launch = std::move(waiting_.front());
+      next = std::move(waiting_.front());
       waiting_.pop_front();
       running_ = true;
     }
-    DeviceFaultStatus status = execute(launch);
+    DeviceFaultStatus status = execute(next);
     // Whoever waits may destroy mappings and runtime next: everything of the launch goes first.
-    const std::shared_ptr<detail::CompletionState> completion = std::move(launch.completion);
-    launch = Launch{};
+    const std::shared_ptr<detail::CompletionState> completion = std::move(next.launch.completion);
+    next.launch = Launch{};
     completion->set(std::move(status));
   }
 }
 
-DeviceFaultStatus LaunchQueue::execute(Launch& launch) noexcept {
+bool LaunchQueue::is_placed_by_leases(const Launch& launch) const noexcept {
+  return !slot_.device().info().hardware_paged &&
+         std::none_of(launch.requests.begin(), launch.requests.end(),
+                      [](const FileRequest& r) { return r.on_demand; });
+}
+
+bool LaunchQueue::may_place_ahead() const noexcept {
+  return running_leases_ && !waiting_.empty() && is_placed_by_leases(waiting_.front().launch);
+}
+
+void LaunchQueue::place_ahead() noexcept {
+  for (;;) {
+    Waiting* next = nullptr;
+    std::vector<LeasedRange> running;
+    {
+      const sync::Lock lock(mutex_);
+      if (std::exchange(placing_, false)) changed_.notify_all();
+      while (!may_place_ahead() && !(stopping_ && waiting_.empty())) changed_.wait(mutex_);
+      if (waiting_.empty()) return;
+      next = &waiting_.front();
+      // Once for each running launch: what cannot be had now cannot be had before it ends.
+      running = std::move(*running_leases_);
+      running_leases_.reset();
+      placing_ = true;
+    }
+    next->leases = DeviceLeases::beside(running, slot_, next->launch.requests);
+  }
+}
+
+/// Tells the placer, for a scope, that a launch runs and what it holds.
+class LaunchQueue::Announcement {
+ public:
+  Announcement(LaunchQueue& queue, const Launch& launch, const DeviceLeases* leases) : queue_(queue) {
+    if (leases == nullptr || !queue.is_placed_by_leases(launch)) return;
+    std::vector<LeasedRange> ranges = leases->ranges();
+    {
+      const sync::Lock lock(queue.mutex_);
+      queue.running_leases_ = std::move(ranges);
+    }
+    queue.changed_.notify_all();
+  }
+  ~Announcement() {
+    const sync::Lock lock(queue_.mutex_);
+    queue_.running_leases_.reset();
+  }
+  Announcement(const Announcement&) = delete;
+  Announcement& operator=(const Announcement&) = delete;
+
+ private:
+  LaunchQueue& queue_;
+};
+
+DeviceFaultStatus LaunchQueue::execute(Waiting& next) noexcept {
+  const Launch& launch = next.launch;
   DeviceFaultStatus status;
   try {
-    status = run_on_device(launch);
+    status = run_on_device(next);
   } catch (const Error& e) {
     status.code = e.code();
     status.message = e.what();
@@ -114,14 +179,19 @@ DeviceFaultStatus LaunchQueue::execute(Launch& launch) noexcept {
 /// Where each request's bytes are, and leases that keep them there where that needs any.
 struct LaunchQueue::Placement {
   std::vector<detail::LeasedMemory> memory;
-  std::optional<DeviceLeases> leases;
+  std::unique_ptr<DeviceLeases> leases;
   /// What the kernel may fault on, each region once.
   std::vector<device::Region*> on_demand;
 };
 
-void LaunchQueue::place(const Launch& launch, Placement& placement) {
+void LaunchQueue::place(Waiting& next, Placement& placement) {
+  const Launch& launch = next.launch;
   const bool faults_in = slot_.device().info().hardware_paged && launch.grid;
-  if (!faults_in) placement.leases.emplace(slot_, launch.requests);
+  placement.leases = std::move(next.leases);
+  if (!faults_in) {
+    if (!placement.leases) placement.leases = std::make_unique<DeviceLeases>(slot_, launch.requests);
+    placement.leases->open();
+  }
   for (const FileRequest& r : launch.requests) {
     device::Region& region = r.file->region(slot_.number());
     const auto size = static_cast<std::size_t>(r.range.size.value);
@@ -139,11 +209,13 @@ void LaunchQueue::place(const Launch& launch, Placement& placement) {
   }
 }
 
-DeviceFaultStatus LaunchQueue::run_on_device(Launch& launch) {
+DeviceFaultStatus LaunchQueue::run_on_device(Waiting& next) {
+  Launch& launch = next.launch;
   const trace::Range range(slot_.tracer(), trace::Kind::launch, launch.name);
   Placement placement;
-  place(launch, placement);
+  place(next, placement);
   launch.closure->bind(placement.memory);
+  const Announcement announcement(*this, launch, placement.leases.get());
   DeviceFaultStatus status;
   if (!launch.grid) {
     slot_.device().run_task(*launch.closure, launch.name);

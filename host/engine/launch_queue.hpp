@@ -30,6 +30,12 @@ struct Launch {
 };
 
 /// Runs the launches of one device one after another on a thread of its own, as a stream does. Thread-safe.
+///
+/// A launch's leases are taken when the one before it has ended. On a software-paged device a second thread,
+/// the placer, tries to take those of the next launch earlier, while one runs, so that copies and kernel
+/// overlap. It does so only if neither of the two faults (a fault needs frames, and may need a granule that
+/// the next launch has), and only as far as the running launch does not notice (`DeviceLeases::beside`). What
+/// it does not get, the next launch gets when its turn has come.
 class LaunchQueue {
  public:
   explicit LaunchQueue(DeviceSlot& slot);
@@ -42,19 +48,36 @@ class LaunchQueue {
 
  private:
   struct Placement;
+  class Announcement;
+  struct Waiting {
+    Launch launch;
+    /// If the placer got them.
+    std::unique_ptr<DeviceLeases> leases;
+  };
 
+  void stop() noexcept;
   void run() noexcept;
-  void place(const Launch& launch, Placement& placement);
-  DeviceFaultStatus execute(Launch& launch) noexcept;
-  DeviceFaultStatus run_on_device(Launch& launch);
+  void place(Waiting& next, Placement& placement);
+  DeviceFaultStatus execute(Waiting& next) noexcept;
+  DeviceFaultStatus run_on_device(Waiting& next);
+
+  void place_ahead() noexcept;
+  /// Whether it is leases that a launch needs, and nothing else.
+  bool is_placed_by_leases(const Launch& launch) const noexcept;
+  bool may_place_ahead() const noexcept APRIME_REQUIRES(mutex_);
 
   DeviceSlot& slot_;
   sync::Mutex mutex_{sync::LockRank::queue};
   std::condition_variable_any changed_;
-  std::deque<Launch> waiting_ APRIME_GUARDED_BY(mutex_);
+  std::deque<Waiting> waiting_ APRIME_GUARDED_BY(mutex_);
   bool running_ APRIME_GUARDED_BY(mutex_) = false;
   bool stopping_ APRIME_GUARDED_BY(mutex_) = false;
+  /// What the running launch holds, if the next one's leases may be taken meanwhile, until the placer begins.
+  std::optional<std::vector<LeasedRange>> running_leases_ APRIME_GUARDED_BY(mutex_);
+  /// The placer is at work on the first of those that wait, which stays there.
+  bool placing_ APRIME_GUARDED_BY(mutex_) = false;
   std::thread thread_;
+  std::thread placer_;
 };
 
 }  // namespace aprime::engine

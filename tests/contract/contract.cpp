@@ -35,6 +35,12 @@ class PlainFile {
 
 }  // namespace
 
+std::vector<Personality> software_paged_personalities() {
+  std::vector<Personality> all = personalities();
+  std::erase_if(all, [](const Personality& p) { return p.kind == DeviceKind::emulated; });
+  return all;
+}
+
 std::vector<Personality> watching_personalities() {
   std::vector<Personality> all = personalities();
   std::erase_if(all, [](const Personality& p) { return !p.watches_kernels; });

@@ -34,6 +34,8 @@ struct Personality {
 };
 /// Each program that runs the suite brings its own.
 std::vector<Personality> personalities();
+/// Those whose kernels need leases.
+std::vector<Personality> software_paged_personalities();
 /// Those that watch their kernels.
 std::vector<Personality> watching_personalities();
 inline void PrintTo(const Personality& p, std::ostream* out) { *out << p.name; }
@@ -162,6 +164,11 @@ bool eventually(const std::function<bool()>& condition);
 
 }  // namespace aprime::contract
 
+/// For what only a device does whose kernels need leases.
+#define APRIME_LEASING_SUITE(suite)                                                             \
+  INSTANTIATE_TEST_SUITE_P(device, suite,                                                       \
+                           testing::ValuesIn(aprime::contract::software_paged_personalities()), \
+                           [](const auto& instance) { return std::string(instance.param.name); })
 /// For what only a device does that watches its kernels.
 #define APRIME_WATCHING_SUITE(suite)                                                                     \
   GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(suite);                                                  \

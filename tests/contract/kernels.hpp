@@ -68,6 +68,13 @@ struct IncrementBytes {
   }
 };
 
+struct IncrementBoth {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> a, LeasedSpan<Byte> b) const {
+    for (std::size_t i = first_index(); i < a.size(); i += index_step()) a[i] = static_cast<Byte>(a[i] + 1);
+    for (std::size_t i = first_index(); i < b.size(); i += index_step()) b[i] = static_cast<Byte>(b[i] + 1);
+  }
+};
+
 /// Every thread adds 1 to the word `stride` words further than the last thread's.
 struct AtomicIncrement {
   APRIME_DEVICE void operator()(LeasedSpan<unsigned> words, std::size_t stride) const {

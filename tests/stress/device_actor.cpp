@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
-#include <vector>
+#include <deque>
+#include <utility>
 
 #include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
@@ -162,7 +163,7 @@ struct OverwriteKernel {
   }
 };
 
-/// Launches kernels on one device, one after the other.
+/// Launches kernels on one device: mostly several one after the other, without a pause between them.
 class DeviceActor {
  public:
   DeviceActor(World& world, unsigned device, Random random)
@@ -174,6 +175,7 @@ class DeviceActor {
     while (world_.go_on(done)) {
       const View& view = world_.views()[random_.below(world_.views().size())];
       if (random_.one_in(12)) {
+        await(0);
         done = overwrite(grid);
         continue;
       }
@@ -184,31 +186,48 @@ class DeviceActor {
       const std::uint64_t readable_first = view.first_word + readable.first.value / 8;
       const std::uint64_t writable_first = view.first_word + writable.first.value / 8;
       const LaunchOptions options{.device = device_, .name = "stress"};
-      const auto began = Journal::Clock::now();
+      Queued launch{{}, writable_first, writable.size.value / 8, Journal::Clock::now()};
       // A task has its leases pinned on every device: never the whole mapping.
       if (random_.one_in(6)) {
         const ByteRange range = random_.one_in(2) ? view.range(view.first_word, view.words) : some(view, 8);
-        world_.runtime()
-            .launch(grid, options, DemandKernel{lane, view.first_word + range.first.value / 8},
-                    demand_read_write(*view.mapping, range))
-            .wait();
-      } else if (!whole && random_.one_in(3))
-        world_.runtime()
-            .launch_task(options, Task{lane, readable_first, writable_first}, read(*view.mapping, readable),
-                         read_write(*view.mapping, writable))
-            .wait();
-      else
-        world_.runtime()
-            .launch(grid, options, GridKernel{lane, readable_first, writable_first},
-                    read(*view.mapping, readable), read_write(*view.mapping, writable))
-            .wait();
-      world_.journal().note(world_.device_actor(device_), Path::launch, writable_first,
-                            writable.size.value / 8, 0, began);
+        launch.completion = world_.runtime().launch(
+            grid, options, DemandKernel{lane, view.first_word + range.first.value / 8},
+            demand_read_write(*view.mapping, range));
+      } else if (!whole && random_.one_in(3)) {
+        launch.completion =
+            world_.runtime().launch_task(options, Task{lane, readable_first, writable_first},
+                                         read(*view.mapping, readable), read_write(*view.mapping, writable));
+      } else {
+        launch.completion =
+            world_.runtime().launch(grid, options, GridKernel{lane, readable_first, writable_first},
+                                    read(*view.mapping, readable), read_write(*view.mapping, writable));
+      }
+      queued_.push_back(std::move(launch));
+      await(random_.below(4));
       done = std::uint64_t{World::kLanes} * lane.bursts * lane.ops;
     }
+    await(0);
   }
 
  private:
+  struct Queued {
+    Completion completion;
+    std::uint64_t first_word;
+    std::uint64_t words;
+    Journal::Clock::time_point began;
+  };
+
+  /// Waits until no more than `most` launches are under way.
+  void await(std::uint64_t most) {
+    while (queued_.size() > most) {
+      const Queued& oldest = queued_.front();
+      oldest.completion.wait();
+      world_.journal().note(world_.device_actor(device_), Path::launch, oldest.first_word, oldest.words, 0,
+                            oldest.began);
+      queued_.pop_front();
+    }
+  }
+
   /// Up to `most` granules' worth of words, beginning and ending anywhere.
   ByteRange some(const View& view, std::uint64_t most) {
     const std::uint64_t granule = world_.shadow().granule_words();
@@ -236,6 +255,8 @@ class DeviceActor {
   World& world_;
   const unsigned device_;
   Random random_;
+  /// Oldest first.
+  std::deque<Queued> queued_;
 };
 
 }  // namespace
