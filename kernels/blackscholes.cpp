@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "kernels/blackscholes_kernel.hpp"
 #include "kernels/plain_file.hpp"
@@ -121,12 +122,16 @@ void validate(const Arguments& arguments, std::span<const Mapping>) {
 }
 
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {
-  const std::uint64_t records = session.lease_bytes(1).value / sizeof(OptionRecord);
-  const ByteCount chunk{records * sizeof(OptionRecord)};
+  const std::uint64_t lease = session.lease_bytes(1).value;
+  // Whole records, and whole granules too where there is room for that: pieces that share a granule cannot be
+  // on the device side by side.
+  const std::uint64_t both = std::lcm<std::uint64_t>(sizeof(OptionRecord), session.granule().value);
+  const std::uint64_t unit = both <= lease ? both : sizeof(OptionRecord);
+  const ByteCount chunk{lease / unit * unit};
   session.stream("pricing", files[0].size_bytes(), chunk, [&](ByteRange range) {
-    session.run("blackscholes",
-                Grid::cover(range.size.value / sizeof(OptionRecord), BlackScholesKernel::kThreads),
-                BlackScholesKernel{arguments.rate, arguments.volatility}, read_write(files[0], range));
+    session.queue("blackscholes",
+                  Grid::cover(range.size.value / sizeof(OptionRecord), BlackScholesKernel::kThreads),
+                  BlackScholesKernel{arguments.rate, arguments.volatility}, read_write(files[0], range));
   });
   return {{"options", std::uint64_t{files[0].size<OptionRecord>()}}};
 }

@@ -52,22 +52,22 @@ void validate(const Arguments& arguments, std::span<const Mapping>) {
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {
   const std::string& literal = arguments.literal;
   const ByteCount size = files[0].size_bytes();
-  const ByteCount scratch_bytes{sizeof(GrepHeader) + literal.size()};
+  const ByteCount scratch_bytes{GrepKernel::shared_bytes(literal.size())};
   const Scratch scratch(session.runtime(), scratch_bytes);
   scratch.mapping().write(ByteOffset{sizeof(GrepHeader)}, std::as_bytes(std::span(literal)));
 
-  // Each lease reaches past its chunk by what a match that begins on the chunk's last byte needs.
-  const std::uint64_t overlap = literal.size() - 1;
-  const std::uint64_t overlap_granules = (overlap + session.granule().value - 1) / session.granule().value;
-  const ByteCount extra{scratch_bytes.value + (overlap_granules + 1) * session.granule().value};
-  const ByteCount chunk = session.lease_bytes(1, extra);
-  session.stream("searching", size, chunk, [&](ByteRange range) {
-    const std::uint64_t end = std::min(range.end().value + overlap, size.value);
-    const ByteRange leased{range.first, ByteCount{end - range.first.value}};
-    const std::uint64_t tiles = (range.size.value + GrepKernel::kTileBytes - 1) / GrepKernel::kTileBytes;
+  // Neighbouring pieces share no granule, so that one can come while the other is searched: what a match
+  // across the border needs is handed from launch to launch.
+  std::size_t kept = 0;
+  unsigned kept_in = 0;
+  session.stream("searching", size, session.lease_bytes(1, scratch_bytes), [&](ByteRange range) {
+    const std::uint64_t text_bytes = kept + range.size.value;
+    const std::uint64_t tiles = (text_bytes + GrepKernel::kTileBytes - 1) / GrepKernel::kTileBytes;
     const Grid grid{.blocks = {static_cast<unsigned>(tiles), 1, 1}, .threads = {GrepKernel::kThreads, 1, 1}};
-    session.run("grep", grid, GrepKernel{literal.size()}, read(files[0], leased),
-                read_write(scratch.mapping()));
+    session.queue("grep", grid, GrepKernel{literal.size(), kept, kept_in}, read(files[0], range),
+                  read_write(scratch.mapping()));
+    kept = std::min<std::size_t>(literal.size() - 1, text_bytes);
+    kept_in = 1 - kept_in;
   });
 
   GrepHeader header{};

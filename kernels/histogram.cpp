@@ -40,7 +40,7 @@ Result run(Session& session, const Arguments&, std::span<const Mapping> files) {
         (range.size.value + HistogramKernel::kTileBytes - 1) / HistogramKernel::kTileBytes;
     const Grid grid{.blocks = {static_cast<unsigned>(tiles), 1, 1},
                     .threads = {HistogramKernel::kThreads, 1, 1}};
-    session.run("histogram", grid, HistogramKernel{}, read(files[0], range), read_write(scratch.mapping()));
+    session.queue("histogram", grid, HistogramKernel{}, read(files[0], range), read_write(scratch.mapping()));
   });
   scratch.read(std::span(bins));
   return {{"bins", std::move(bins)}};

@@ -54,7 +54,7 @@ Result run(Session& session, const Arguments&, std::span<const Mapping> files) {
     const std::uint64_t part = std::max(kPartMin, (elements + kBlocksMax - 1) / kBlocksMax);
     const Grid grid{.blocks = {static_cast<unsigned>((elements + part - 1) / part), 1, 1},
                     .threads = {ReduceKernel::kThreads, 1, 1}};
-    session.run("reduce", grid, ReduceKernel{part}, read(files[0], range), read_write(scratch.mapping()));
+    session.queue("reduce", grid, ReduceKernel{part}, read(files[0], range), read_write(scratch.mapping()));
   });
   scratch.read(std::span(sums));
   double total = 0;

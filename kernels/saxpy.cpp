@@ -72,8 +72,8 @@ Result run(Session& session, const Arguments& arguments, std::span<const Mapping
     const std::uint64_t elements = range.size.value / sizeof(float);
     const std::uint64_t threads =
         (elements + SaxpyKernel::kElementsPerThread - 1) / SaxpyKernel::kElementsPerThread;
-    session.run("saxpy", Grid::cover(threads, SaxpyKernel::kThreads), SaxpyKernel{arguments.a},
-                read_write(files[0], range), read(files[1], range));
+    session.queue("saxpy", Grid::cover(threads, SaxpyKernel::kThreads), SaxpyKernel{arguments.a},
+                  read_write(files[0], range), read(files[1], range));
   });
   return {{"elements", size.value / sizeof(float)}};
 }

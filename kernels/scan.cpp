@@ -48,11 +48,11 @@ Result run(Session& session, const Arguments&, std::span<const Mapping> files) {
     const std::uint64_t part = (tiles + kScanBlocksMax - 1) / kScanBlocksMax * ScanKernel::kTile;
     const Grid grid{.blocks = {static_cast<unsigned>((elements + part - 1) / part), 1, 1},
                     .threads = {ScanKernel::kThreads, 1, 1}};
-    session.run("scan_parts", grid, ScanPartsKernel{part}, read(files[0], range),
-                read_write(scratch.mapping()));
-    session.run("scan_sums", Grid{.blocks = {}, .threads = {ScanSumsKernel::kThreads, 1, 1}},
-                ScanSumsKernel{grid.blocks.x}, read_write(scratch.mapping()));
-    session.run("scan", grid, ScanKernel{part}, read_write(files[0], range), read(scratch.mapping()));
+    session.queue("scan_parts", grid, ScanPartsKernel{part}, read(files[0], range),
+                  read_write(scratch.mapping()));
+    session.queue("scan_sums", Grid{.blocks = {}, .threads = {ScanSumsKernel::kThreads, 1, 1}},
+                  ScanSumsKernel{grid.blocks.x}, read_write(scratch.mapping()));
+    session.queue("scan", grid, ScanKernel{part}, read_write(files[0], range), read_write(scratch.mapping()));
   });
   ScanSums sums{};
   scratch.read(std::span(&sums, 1));

@@ -16,4 +16,35 @@ ByteCount Session::lease_bytes(unsigned leases, ByteCount extra) const {
   return ByteCount{(granules - fixed) / leases * granule_.value};
 }
 
+void Session::add(Completion launch) {
+  queued_.push_back({std::move(launch)});
+  while (queued_.size() > kQueuedMax) await_oldest();
+}
+
+void Session::advance_then(ByteCount done) {
+  if (queued_.empty()) {
+    progress_.advance(done);
+    return;
+  }
+  queued_.back().done = queued_.back().done + done;
+  queued_.back().advances = true;
+}
+
+void Session::finish() {
+  while (!queued_.empty()) await_oldest();
+}
+
+void Session::await_oldest() {
+  const Queued oldest = std::move(queued_.front());
+  queued_.pop_front();
+  try {
+    oldest.launch.wait();
+    if (oldest.advances) progress_.advance(oldest.done);
+  } catch (...) {
+    for (const Queued& queued : queued_) static_cast<void>(queued.launch.status());
+    queued_.clear();
+    throw;
+  }
+}
+
 }  // namespace aprime::kernels

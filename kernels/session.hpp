@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -17,7 +19,7 @@ class InputError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Thrown by `Progress::advance` to stop a workload between two launches.
+/// Thrown by `Progress::advance` to stop a workload between two pieces.
 struct Interrupted {};
 
 /// Who watches a workload. Called on the thread that runs it.
@@ -26,7 +28,7 @@ class Progress {
   virtual ~Progress() = default;
   /// A new pass over `total` bytes begins.
   virtual void begin(const std::string& phase, ByteCount total) = 0;
-  /// `done` more bytes are through. \throws Interrupted
+  /// `done` more bytes are through: the launches that work on them have ended. \throws Interrupted
   virtual void advance(ByteCount done) = 0;
 };
 
@@ -47,6 +49,23 @@ class Session {
   /// InputError that says how much device memory it takes
   ByteCount lease_bytes(unsigned leases, ByteCount extra = {}) const;
 
+  /// Launches without waiting, so that the bytes of this launch can arrive while earlier ones run. The end of
+  /// each is awaited when some more were queued, or by `finish`. Until then the host must not ask for what
+  /// launches store. \throws Error if an earlier one did not end well; what `Progress::advance` throws; then
+  /// all have ended
+  template <class Kernel, class... Args>
+  void queue(const char* name, const Grid& grid, Kernel kernel, const Args&... args) {
+    add(runtime_.launch(grid, LaunchOptions{.device = 0, .name = name}, std::move(kernel), args...));
+  }
+  template <class Task, class... Args>
+  void queue_task(const char* name, Task task, const Args&... args) {
+    add(runtime_.launch_task(LaunchOptions{.device = 0, .name = name}, std::move(task), args...));
+  }
+  /// When what is queued now has ended, `done` more bytes are through.
+  void advance_then(ByteCount done);
+  /// Waits for all that is queued. \throws likewise
+  void finish();
+
   /// Launches and waits. \throws Error if it did not end well
   template <class Kernel, class... Args>
   void run(const char* name, const Grid& grid, Kernel kernel, const Args&... args) const {
@@ -65,21 +84,37 @@ class Session {
     }
   }
 
-  /// The same as one phase.
+  /// The same as one phase; the step may queue. Returns when everything has ended.
   template <class Step>
-  void stream(const std::string& phase, ByteCount total, ByteCount chunk, Step step) const {
+  void stream(const std::string& phase, ByteCount total, ByteCount chunk, Step step) {
     progress_.begin(phase, total);
     for_each_range(total, chunk, [&](ByteRange range) {
       step(range);
-      progress_.advance(range.size);
+      advance_then(range.size);
     });
+    finish();
   }
 
  private:
+  struct Queued {
+    Completion launch;
+    ByteCount done{};
+    bool advances = false;
+  };
+
+  /// The device takes the leases of one launch ahead: that one and the one that runs, and as many again, so
+  /// that it need not wait for us.
+  static constexpr std::size_t kQueuedMax = 4;
+
+  void add(Completion launch);
+  void await_oldest();
+
   Runtime& runtime_;
   ByteCount granule_;
   ByteCount device_memory_;
   Progress& progress_;
+  /// Oldest first.
+  std::deque<Queued> queued_;
 };
 
 }  // namespace aprime::kernels

@@ -61,7 +61,7 @@ class ExternalSort {
   void run() {
     const ByteCount chunk = session_.lease_bytes(1);
     session_.stream("sorting runs", mapping_.size_bytes(), chunk, [&](ByteRange range) {
-      session_.run_task("sort", SortTask{}, read_write(mapping_, range));
+      session_.queue_task("sort", SortTask{}, read_write(mapping_, range));
     });
     lease_elements_ = chunk.value / 4;
     const std::uint64_t count = mapping_.size<std::uint32_t>();

@@ -52,7 +52,7 @@ Result run(Session& session, const Arguments&, std::span<const Mapping> files) {
         (range.size.value + UppercaseKernel::kTileBytes - 1) / UppercaseKernel::kTileBytes;
     const Grid grid{.blocks = {static_cast<unsigned>(tiles), 1, 1},
                     .threads = {UppercaseKernel::kThreads, 1, 1}};
-    session.run("uppercase", grid, UppercaseKernel{}, read_write(files[0], range));
+    session.queue("uppercase", grid, UppercaseKernel{}, read_write(files[0], range));
   });
   return {{"bytes", size.value}};
 }

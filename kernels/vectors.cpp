@@ -21,28 +21,29 @@ template <class Step>
 void each_range(Session& session, const Mapping& vector, ByteCount chunk, Step step) {
   Session::for_each_range(vector.size_bytes(), chunk, [&](ByteRange range) {
     step(range);
-    session.progress().advance(ByteCount{0});
+    session.advance_then(ByteCount{0});
   });
+  session.finish();
 }
 
 }  // namespace
 
 void fill(Session& session, const Mapping& vector, std::uint32_t value) {
   each_range(session, vector, session.lease_bytes(1), [&](ByteRange range) {
-    session.run("fill", grid_for(range), FillKernel{value}, write(vector, range));
+    session.queue("fill", grid_for(range), FillKernel{value}, write(vector, range));
   });
 }
 
 void copy(Session& session, const Mapping& to, const Mapping& from) {
   each_range(session, to, session.lease_bytes(2), [&](ByteRange range) {
-    session.run("copy", grid_for(range), CopyKernel{}, read(from, range), write(to, range));
+    session.queue("copy", grid_for(range), CopyKernel{}, read(from, range), write(to, range));
   });
 }
 
 void combine(Session& session, float y_factor, const Mapping& y, float x_factor, const Mapping& x) {
   each_range(session, y, session.lease_bytes(2), [&](ByteRange range) {
-    session.run("combine", grid_for(range), CombineKernel{x_factor, y_factor}, read_write(y, range),
-                read(x, range));
+    session.queue("combine", grid_for(range), CombineKernel{x_factor, y_factor}, read_write(y, range),
+                  read(x, range));
   });
 }
 
@@ -55,7 +56,8 @@ double dot(Session& session, const Mapping& x, const Mapping& y) {
     const std::uint64_t part = std::max(kPartMin, (elements + kBlocksMax - 1) / kBlocksMax);
     const Grid grid{.blocks = {static_cast<unsigned>((elements + part - 1) / part), 1, 1},
                     .threads = {DotKernel::kThreads, 1, 1}};
-    session.run("dot", grid, DotKernel{part}, read(x, range), read(y, range), read_write(scratch.mapping()));
+    session.queue("dot", grid, DotKernel{part}, read(x, range), read(y, range),
+                  read_write(scratch.mapping()));
   });
   scratch.read(std::span(sums));
   return std::accumulate(sums.begin(), sums.end(), 0.0);

@@ -45,6 +45,6 @@ struct ScanByCub {
 
 APRIME_CUDA_KERNEL_AS(ScanPartsByCub, ScanPartsKernel, LeasedBytes<Right::read>,
                       LeasedBytes<Right::read_write>)
-APRIME_CUDA_KERNEL_AS(ScanByCub, ScanKernel, LeasedBytes<Right::read_write>, LeasedBytes<Right::read>)
+APRIME_CUDA_KERNEL_AS(ScanByCub, ScanKernel, LeasedBytes<Right::read_write>, LeasedBytes<Right::read_write>)
 
 }  // namespace aprime::kernels
