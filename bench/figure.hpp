@@ -62,6 +62,7 @@ using Figures = std::vector<Figure>;
 
 // One for each source file with experiments.
 void add_transfers(Figures& figures);
+void add_streaming(Figures& figures);
 void add_faults(Figures& figures);
 void add_resident(Figures& figures);
 void add_sync(Figures& figures);

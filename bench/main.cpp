@@ -59,6 +59,7 @@ int run(int argc, char** argv) {
 
   Figures figures;
   add_transfers(figures);
+  add_streaming(figures);
   add_faults(figures);
   add_resident(figures);
   add_sync(figures);
