@@ -123,13 +123,13 @@ class Runtime {
   /// device. Arguments made by `aprime::read`, `write` and `read_write` are leases: a kernel receives them as
   /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Other arguments are copied. Returns at once; errors
   /// appear in the completion. On a software-paged device all leases of the launch must fit its memory
-  /// together; on a hardware-paged one they are faulted in as the kernel touches them. Arguments made by
-  /// `demand_read` and `demand_read_write` are received as `DemandBytes` (convertible to `device_span<T>`)
-  /// and are faulted in on both.
+  /// together, and are taken while the launch before it runs where both fit and neither faults (host accesses
+  /// wait from then on: no kernel may wait for one to what a later launch leases); on a hardware-paged one
+  /// they are faulted in as the kernel touches them. Arguments made by `demand_read` and `demand_read_write`
+  /// are received as `DemandBytes` (convertible to `device_span<T>`) and are faulted in on both.
   ///
-  /// A file that a plain C++ compiler compiles launches for every kind of device; on CUDA the kernel must
-  /// also be named in a file that nvcc compiles (APRIME_CUDA_KERNEL in aprime/cuda.hpp). A file that nvcc
-  /// compiles launches for CUDA only.
+  /// A file that a plain C++ compiler compiles launches for every device; on CUDA one that nvcc compiles must
+  /// name the kernel (APRIME_CUDA_KERNEL in aprime/cuda.hpp). A launch that nvcc compiles is for CUDA only.
   template <class Kernel, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch(const Grid& grid, const LaunchOptions& options, Kernel kernel, const Args&... args) {
     std::vector<LeaseRequest> requests;
