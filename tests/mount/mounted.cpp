@@ -1,11 +1,6 @@
 #include "tests/mount/mounted.hpp"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -40,40 +35,9 @@ ByteRange whole(const Mapping& mapping) { return {ByteOffset{0}, mapping.size_by
 
 }  // namespace
 
-Client::Client() {
-  std::array<int, 2> in{}, out{};
-  if (::pipe2(in.data(), O_CLOEXEC) != 0 || ::pipe2(out.data(), O_CLOEXEC) != 0)
-    throw std::runtime_error("no pipe");
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
-  ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  std::string program = APRIME_MOUNT_CLIENT;
-  char* arguments[] = {program.data(), nullptr};
-  const int error = ::posix_spawn(&process_, program.c_str(), &actions, nullptr, arguments, environ);
-  ::posix_spawn_file_actions_destroy(&actions);
-  ::close(in[0]);
-  ::close(out[1]);
-  if (error != 0) throw std::runtime_error("cannot start " + program);
-  to_ = ::fdopen(in[1], "w");
-  from_ = ::fdopen(out[0], "r");
-}
-
-Client::~Client() {
-  ::kill(process_, SIGKILL);
-  std::fclose(to_);
-  std::fclose(from_);
-  ::waitpid(process_, nullptr, 0);
-}
-
-void Client::begin(const std::string& command) {
-  std::fprintf(to_, "%s\n", command.c_str());
-  std::fflush(to_);
-}
-
 std::string Client::end() {
   std::string line;
-  for (int c = 0; (c = std::fgetc(from_)) != '\n' && c != EOF;) line += static_cast<char>(c);
+  process_.listen(&line);
   return line;
 }
 

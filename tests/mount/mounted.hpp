@@ -1,14 +1,13 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <sys/types.h>
 
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
 
 #include "aprime/aprime.hpp"
+#include "tests/os/child_process.hpp"
 
 namespace aprime::test {
 
@@ -22,14 +21,8 @@ constexpr ByteRange bytes(std::uint64_t at, std::uint64_t size) { return {ByteOf
 /// A program in a process of its own that uses files of the mount: tests/mount/client.cpp.
 class Client {
  public:
-  Client();
-  /// Killed, whatever it does.
-  ~Client();
-  Client(const Client&) = delete;
-  Client& operator=(const Client&) = delete;
-
   /// Tells it to do something; does not wait.
-  void begin(const std::string& command);
+  void begin(const std::string& command) { process_.tell(command); }
   /// Its answer to the command begun first.
   std::string end();
   std::string ask(const std::string& command) {
@@ -42,9 +35,7 @@ class Client {
   std::string bytes(const std::string& command);
 
  private:
-  pid_t process_ = 0;
-  FILE* to_ = nullptr;
-  FILE* from_ = nullptr;
+  ChildProcess process_{{APRIME_MOUNT_CLIENT}};
 };
 
 /// `size` bytes of one value, as Client::bytes shows them.

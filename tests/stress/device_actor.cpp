@@ -72,7 +72,7 @@ struct Lane {
     for (unsigned i = 0; i < ops && !shadow.failed(); ++i) {
       const std::uint64_t word = pick_word(shadow, lease.first + start, room, me, random);
       std::uint64_t* at = lease.data + (word - lease.first);
-      touch_word(*world, at, word, me, actor, true, may_store, random);
+      touch_word(world->board(), at, word, me, actor, true, may_store, random);
       if (i % 16 == 0) read_block(lease, word, actor, random);
     }
   }

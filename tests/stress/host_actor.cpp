@@ -4,17 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <optional>
 #include <stdexcept>
 
+#include "tests/stress/call_actor.hpp"
 #include "tests/stress/world.hpp"
 
 namespace aprime::stress {
 namespace {
-
-constexpr std::size_t kDirectAlignmentMax = 4096;
 
 Path path_of(HostAccess how, bool write) noexcept {
   switch (how) {
@@ -25,34 +22,12 @@ Path path_of(HostAccess how, bool write) noexcept {
   return write ? Path::write_adaptive : Path::read_adaptive;
 }
 
-/// Words at an address that direct I/O takes.
-class AlignedWords {
- public:
-  explicit AlignedWords(std::size_t words)
-      : words_(
-            static_cast<std::uint64_t*>(::operator new (words * 8, std::align_val_t{kDirectAlignmentMax}))),
-        size_(words) {}
-  std::span<std::uint64_t> first(std::size_t n) const { return std::span(words_.get(), size_).first(n); }
-
- private:
-  struct Free {
-    void operator()(std::uint64_t* p) const { ::operator delete (p, std::align_val_t{kDirectAlignmentMax}); }
-  };
-  std::unique_ptr<std::uint64_t[], Free> words_;
-  std::size_t size_;
-};
-
 /// A host thread: loads and stores by pointer, every kind of call, leases for system calls, and
 /// house-keeping.
-class HostActor {
+class HostActor : CallActor {
  public:
   HostActor(World& world, unsigned number, Random random)
-      : world_(world),
-        shadow_(world.shadow()),
-        me_(static_cast<std::uint8_t>(number)),
-        random_(random),
-        buffer_(2 * shadow_.granule_words()),
-        looks_(2 * shadow_.granule_words()) {
+      : CallActor(world.board(), static_cast<std::uint8_t>(number), number, random), world_(world) {
     if (::pipe(pipe_.data()) != 0) throw std::runtime_error("pipe");
   }
   ~HostActor() {
@@ -97,15 +72,15 @@ class HostActor {
     const std::uint64_t n = random_.between(1, 32);
     for (std::uint64_t i = 0; i < n && !shadow_.failed(); ++i) {
       const std::uint64_t word = pick_word(shadow_, first, room, me_, random_);
-      touch_word(world_, view_.host + (word - view_.first_word), word, me_, me_, false, true, random_);
+      touch_word(world_.board(), view_.host + (word - view_.first_word), word, me_, me_, false, true,
+                 random_);
     }
     done_ += n;
   }
 
   void read_words() {
     const std::uint64_t first = any_word();
-    const std::uint64_t most = random_.one_in(8) ? looks_.size() : random_.one_in(2) ? 64 : 1;
-    const std::uint64_t n = std::min(random_.between(1, most), end_of_view() - first);
+    const std::uint64_t n = any_length(end_of_view() - first);
     const HostAccess how = any_access();
     const auto began = look(first, n, false);
     const std::span<std::uint64_t> values = buffer_.first(n);
@@ -133,7 +108,7 @@ class HostActor {
 
   /// Stores the next value of a cell of ours by one call.
   void write_cell() {
-    Cell* cell = find_mine(CellKind::block, CellKind::leased, CellKind::word);
+    Cell* cell = find_mine(any_word(), end_of_view());
     if (cell == nullptr) return;
     if (cell->kind == CellKind::leased && !random_.one_in(4)) return lease_in(*cell);
     const std::uint64_t unit = view_.mapping->direct_alignment().value / 8;
@@ -211,17 +186,12 @@ class HostActor {
     const std::uint64_t n =
         all ? view_.words : std::min(random_.between(1, 4 * shadow_.granule_words()), end_of_view() - first);
     const auto began = Journal::Clock::now();
-    synced_.clear();
-    for (std::uint64_t w = first; w < first + n; ++w)
-      if (Cell& cell = shadow_.cell_at(w); cell.first == w) synced_.push_back({&cell, cell.floor.load()});
+    before_sync(first, n);
     if (all)
       view_.mapping->sync();
     else
       view_.mapping->sync(view_.range(first, n));
-    for (const auto& [cell, floor] : synced_)
-      // A cell that begins in the range may end beyond it; an overwritten one may be zeros again.
-      if (cell->kind != CellKind::overwritten && cell->first + cell->words <= first + n)
-        raise(cell->durable, floor);
+    after_sync();
     note(Path::sync, first, n, 0, began);
     for (int i = 0; i < 4; ++i) {
       const std::uint64_t at = first + random_.below(n);
@@ -252,55 +222,10 @@ class HostActor {
   // What the operations are made of.
 
   std::uint64_t end_of_view() const { return view_.first_word + view_.words; }
-  /// Some granules are more popular than others, so that there is much to and fro.
-  std::uint64_t any_word() {
-    const std::uint64_t within =
-        random_.one_in(2) ? std::min(view_.words, 6 * shadow_.granule_words()) : view_.words;
-    return view_.first_word + random_.below(within);
-  }
+  std::uint64_t any_word() { return CallActor::any_word(view_.first_word, view_.words); }
   HostAccess any_access() {
     constexpr std::array all{HostAccess::migrate, HostAccess::bounce, HostAccess::adaptive};
     return all[random_.below(all.size())];
-  }
-
-  template <class... Kinds>
-  Cell* find_mine(Kinds... kinds) {
-    const std::uint64_t start = any_word();
-    Cell* word = nullptr;
-    for (std::uint64_t i = start; i < std::min(start + 1024, end_of_view()); ++i) {
-      Cell& cell = shadow_.cell_at(i);
-      if (cell.first != i || cell.owner != me_ || cell.first + cell.words > end_of_view()) continue;
-      if (((cell.kind == kinds && cell.kind != CellKind::word) || ...)) return &cell;
-      if (cell.kind == CellKind::word) word = &cell;
-    }
-    return word;
-  }
-
-  std::span<std::uint64_t> encode(const Cell& cell, std::uint32_t seq) {
-    const std::span<std::uint64_t> values = buffer_.first(cell.words);
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = Shadow::encode(cell, cell.first + i, seq);
-    return values;
-  }
-
-  Journal::Clock::time_point look(std::uint64_t first, std::uint64_t n, bool plain) {
-    shadow_.look(first, std::span(looks_).first(n), plain);
-    return Journal::Clock::now();
-  }
-  void judge(std::uint64_t first, std::uint64_t n, Path path, bool is_atomic,
-             Journal::Clock::time_point began) {
-    const std::span<std::uint64_t> values = buffer_.first(n);
-    note(path, first, n, values.front(), began);
-    static_cast<void>(shadow_.check(std::span(looks_).first(n), first, values, is_atomic, {me_, path}));
-  }
-  void note(Path path, std::uint64_t first, std::uint64_t n, std::uint64_t value,
-            Journal::Clock::time_point began) {
-    world_.journal().note(me_, path, first, n, value, began);
-    ++done_;
-  }
-  static void raise(std::atomic<std::uint32_t>& to, std::uint32_t least) {
-    std::uint32_t now = to.load();
-    while (now < least && !to.compare_exchange_weak(now, least)) {
-    }
   }
 
   /// Straight to the kernel, so that a sanitizer does not take the transfer for an access of ours.
@@ -312,19 +237,8 @@ class HostActor {
   }
 
   World& world_;
-  Shadow& shadow_;
-  const std::uint8_t me_;
-  Random random_;
   View view_{};
-  AlignedWords buffer_;
-  std::vector<Shadow::Look> looks_;
-  struct Synced {
-    Cell* cell;
-    std::uint32_t floor;
-  };
-  std::vector<Synced> synced_;
   std::array<int, 2> pipe_{};
-  std::uint64_t done_ = 0;
 };
 
 }  // namespace

@@ -37,7 +37,8 @@ const char* name(Path path) noexcept {
   return names[static_cast<std::size_t>(path)];
 }
 
-Journal::Journal(unsigned actors) : rings_(actors) {}
+Journal::Journal(unsigned actors, std::pmr::memory_resource* memory)
+    : rings_(actors, memory), entries_(actors * kEntries, memory) {}
 
 void Journal::note(unsigned actor, Path path, std::uint64_t word, std::uint64_t words, std::uint64_t value,
                    Clock::time_point began) noexcept {
@@ -48,7 +49,7 @@ void Journal::note(unsigned actor, Path path, std::uint64_t word, std::uint64_t 
   ring.counts[at].fetch_add(1, std::memory_order_relaxed);
   if (took > ring.longest_ns[at].load(std::memory_order_relaxed))
     ring.longest_ns[at].store(took, std::memory_order_relaxed);
-  Entry& entry = ring.entries[ring.next.fetch_add(1, std::memory_order_relaxed) % kEntries];
+  Entry& entry = entries_[actor * kEntries + ring.next.fetch_add(1, std::memory_order_relaxed) % kEntries];
   entry.ended_ns.store(nanoseconds(now.time_since_epoch()), std::memory_order_relaxed);
   entry.what.store(static_cast<std::uint64_t>(path) << 56 | (word & kFieldMask) << 28 | (words & kFieldMask),
                    std::memory_order_relaxed);
@@ -67,7 +68,7 @@ std::string Journal::tail(std::uint64_t word, std::uint64_t granule, std::uint64
     const Ring& ring = rings_[actor];
     const std::uint64_t used = std::min<std::uint64_t>(ring.next.load(), kEntries);
     for (std::uint64_t i = 0; i < used; ++i) {
-      const Entry& entry = ring.entries[i];
+      const Entry& entry = entries_[actor * kEntries + i];
       const std::uint64_t what = entry.what.load();
       const auto path = static_cast<Path>(what >> 56);
       const std::uint64_t first = what >> 28 & kFieldMask;

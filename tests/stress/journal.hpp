@@ -4,7 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <memory>
+#include <memory_resource>
 #include <string>
 #include <vector>
 
@@ -48,7 +48,9 @@ class Journal {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit Journal(unsigned actors);
+  /// `memory` may be shared with other processes: each makes a journal of its own there, before any of them
+  /// notes anything, with the same number of actors.
+  explicit Journal(unsigned actors, std::pmr::memory_resource* memory = std::pmr::get_default_resource());
 
   /// An operation on `words` words from `word` on that began at `began` and has ended now. `value` is what
   /// was read or stored, where it is one.
@@ -75,10 +77,11 @@ class Journal {
     std::atomic<std::uint64_t> next{0};
     std::array<std::atomic<std::uint64_t>, kPathCount> counts{};
     std::array<std::atomic<std::uint64_t>, kPathCount> longest_ns{};
-    std::unique_ptr<Entry[]> entries = std::make_unique<Entry[]>(kEntries);
   };
 
-  std::vector<Ring> rings_;
+  std::pmr::vector<Ring> rings_;
+  /// kEntries for each ring.
+  std::pmr::vector<Entry> entries_;
 };
 
 }  // namespace aprime::stress

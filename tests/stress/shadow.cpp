@@ -50,15 +50,14 @@ const char* name(CellKind kind) noexcept {
 
 }  // namespace
 
-Shadow::Shadow(const ShadowLayout& layout, Journal& journal)
+Shadow::Shadow(const ShadowLayout& layout, Journal& journal, std::pmr::memory_resource* memory)
     : layout_(layout),
       journal_(journal),
+      cell_of_(std::uint64_t{layout.granules} * layout.granule_words - layout.words_less),
+      cells_(cell_of_.size(), memory),
       overwriter_(layout.granules, -1),
-      overwrites_(std::make_unique<std::atomic<std::uint32_t>[]>(layout.granules)) {
-  const std::uint64_t total = std::uint64_t{layout.granules} * layout.granule_words - layout.words_less;
-  cell_of_.resize(total);
-  seen_ = std::make_unique<std::atomic<std::uint32_t>[]>(total);
-  cells_ = std::make_unique<Cell[]>(total);
+      overwrites_(layout.granules, memory),
+      seen_(cell_of_.size(), memory) {
   Random random(layout.seed, 1);
   make_cells(random);
 }

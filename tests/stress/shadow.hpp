@@ -2,7 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
+#include <memory_resource>
 #include <mutex>
 #include <span>
 #include <string>
@@ -66,13 +66,16 @@ class Shadow {
   /// In block and leased cells every such sequence number stands for zeros: a discard or a write of zeros.
   static constexpr std::uint32_t kZeroEvery = 8;
 
-  Shadow(const ShadowLayout& layout, Journal& journal);
+  /// `memory` may be shared with other processes: each makes a shadow of its own there, before any of them
+  /// stores or judges anything, of the same layout.
+  Shadow(const ShadowLayout& layout, Journal& journal,
+         std::pmr::memory_resource* memory = std::pmr::get_default_resource());
 
   std::uint64_t words() const noexcept { return cell_of_.size(); }
   std::uint64_t granule_words() const noexcept { return layout_.granule_words; }
   std::uint64_t granules() const noexcept { return layout_.granules; }
   Cell& cell_at(std::uint64_t word) noexcept { return cells_[cell_of_[word]]; }
-  std::span<Cell> cells() noexcept { return {cells_.get(), cell_count_}; }
+  std::span<Cell> cells() noexcept { return {cells_.data(), cell_count_}; }
   std::uint8_t lane_owner(unsigned device, unsigned lane) const noexcept {
     return static_cast<std::uint8_t>(layout_.hosts + device * layout_.lanes + lane);
   }
@@ -138,13 +141,13 @@ class Shadow {
   const ShadowLayout layout_;
   Journal& journal_;
   std::vector<std::uint32_t> cell_of_;
-  std::unique_ptr<Cell[]> cells_;
+  std::pmr::vector<Cell> cells_;
   std::size_t cell_count_ = 0;
   std::vector<int> overwriter_;
   /// Odd while an overwriting launch is on its way.
-  std::unique_ptr<std::atomic<std::uint32_t>[]> overwrites_;
+  std::pmr::vector<std::atomic<std::uint32_t>> overwrites_;
   /// For each word the highest sequence number that anybody has read.
-  std::unique_ptr<std::atomic<std::uint32_t>[]> seen_;
+  std::pmr::vector<std::atomic<std::uint32_t>> seen_;
 
   std::atomic<bool> failed_{false};
   std::mutex failure_mutex_;

@@ -1,14 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <ostream>
-#include <random>
 #include <string>
+#include <vector>
 
-#include "tests/stress/world.hpp"
-#include "tests/test_scale.hpp"
+#include "tests/stress/run.hpp"
 
 // Everything at once, against a model of every word.
 //
@@ -16,21 +12,10 @@
 // length. The order of threads is not replayed, only what each of them tries to do.
 
 namespace aprime::stress {
-
-void PrintTo(const Config& config, std::ostream* out);
-void PrintTo(const Config& config, std::ostream* out) { *out << config.name; }
-
 namespace {
 
 using namespace aprime::literals;
 using std::chrono::milliseconds;
-
-std::uint64_t from_environment(const char* variable, std::uint64_t otherwise) {
-  const char* text = std::getenv(variable);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
-
-std::uint64_t new_seed() { return from_environment("APRIME_STRESS_SEED", std::random_device{}()); }
 
 /// Device memory is a fraction of the file, so that it is evicted all the time.
 DeviceOptions device(DeviceKind kind, ByteCount granule, bool without_userfaultfd = false) {
@@ -68,29 +53,10 @@ std::vector<Config> configs() {
   };
 }
 
-std::string run(const Config& config, std::uint64_t seed, std::uint64_t operations) {
-  std::printf("stress: %s, APRIME_STRESS_SEED=%llu APRIME_STRESS_OPERATIONS=%llu\n", config.name.c_str(),
-              static_cast<unsigned long long>(seed), static_cast<unsigned long long>(operations));
-  std::fflush(stdout);
-  World world(config, seed, operations);
-  std::string failure = world.run();
-  std::printf("%s", world.summary().c_str());
-  if (failure.empty()) {
-    EXPECT_GE(world.operations_done(), operations);
-  }
-  return failure;
-}
-
 class Stress : public testing::TestWithParam<Config> {};
 
 TEST_P(Stress, every_observer_sees_only_what_it_may_see) {
-  const std::uint64_t seed = new_seed();
-  const std::uint64_t operations =
-      from_environment("APRIME_STRESS_OPERATIONS", test::scaled<std::uint64_t>(4'000'000));
-  const std::string failure = run(GetParam(), seed, operations);
-  EXPECT_EQ(failure, "") << "replay: APRIME_STRESS_SEED=" << seed
-                         << " APRIME_STRESS_OPERATIONS=" << operations << " --gtest_filter=*"
-                         << GetParam().name;
+  EXPECT_EQ(run(GetParam(), operations_of_run(4'000'000)), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Configs, Stress, testing::ValuesIn(configs()),
@@ -104,7 +70,7 @@ TEST_P(StressSabotage, is_noticed) {
   config.sabotage = GetParam();
   // A run ends where it fails; what is done at its end waits for that.
   const std::uint64_t operations = GetParam() == Sabotage::corrupt_file ? 600'000 : 20'000'000;
-  EXPECT_NE(run(config, new_seed(), operations), "");
+  EXPECT_NE(run(config, operations), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, StressSabotage,

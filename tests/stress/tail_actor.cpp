@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
 #include "tests/stress/world.hpp"
 
@@ -32,6 +33,17 @@ struct CopyKernel {
 };
 
 constexpr Grid kGrid{.blocks = {2, 1, 1}, .threads = {4, 1, 1}};
+
+/// Stores to the device's words from element `first` on.
+struct MarkTail {
+  std::size_t first;
+  void operator()(const device_span<std::uint64_t>& words) const {
+    const std::size_t thread = blockIdx.x * blockDim.x + threadIdx.x;
+    const std::size_t step = gridDim.x * blockDim.x * kTailMarkEvery;
+    for (std::size_t i = thread * kTailMarkEvery; i < words.size(); i += step)
+      if (i >= first) words.store(i, words.load(i) + 1);
+  }
+};
 
 /// Truncates, grows and punches the end of the file, and works on it in every way. It is alone there but for
 /// the first granule, so it knows each byte exactly.
@@ -190,6 +202,31 @@ class TailActor {
 };
 
 }  // namespace
+
+void run_tail_marker(World& world, Random random) {
+  const std::uint64_t granule = world.granule_bytes();
+  const std::uint64_t map_first = (world.config().granules - 2) * granule;
+  const std::uint64_t first = world.tail_first_byte() - map_first;
+  const std::uint64_t end = world.tail().size_bytes().value / 8 * 8;
+  std::uint64_t done = 0;
+  while (world.go_on(done)) {
+    const auto began = Journal::Clock::now();
+    const std::uint64_t at = random.between(first / granule, (end - 1) / granule) * granule;
+    const ByteRange range{ByteOffset{at}, ByteCount{std::min(granule, end - at)}};
+    done = 1;
+    try {
+      const LaunchOptions options{.device = random.below32(world.device_count()), .name = "tail"};
+      world.runtime()
+          .launch(kGrid, options, MarkTail{first > at ? (first - at + 7) / 8 : 0},
+                  demand_read_write(world.tail(), range))
+          .wait();
+    } catch (const Error& error) {
+      if (error.code() != Errc::out_of_range) throw;  // the file ends before
+    }
+    world.journal().note(world.tail_actor(), Path::tail, (map_first + at) / 8, range.size.value / 8, 0,
+                         began);
+  }
+}
 
 void run_tail_actor(World& world, Random random) { TailActor(world, random).run(); }
 

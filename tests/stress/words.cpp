@@ -2,7 +2,7 @@
 #include <atomic>
 
 #include "aprime/kernel.hpp"
-#include "tests/stress/world.hpp"
+#include "tests/stress/board.hpp"
 
 namespace aprime::stress {
 
@@ -17,9 +17,9 @@ std::uint64_t pick_word(Shadow& shadow, std::uint64_t first, std::uint64_t count
   return first + start;
 }
 
-void touch_word(World& world, std::uint64_t* at, std::uint64_t word, std::uint8_t me, unsigned actor,
+void touch_word(Board& board, std::uint64_t* at, std::uint64_t word, std::uint8_t me, unsigned actor,
                 bool on_device, bool may_store, Random& random) {
-  Shadow& shadow = world.shadow();
+  Shadow& shadow = board.shadow();
   Cell& cell = shadow.cell_at(word);
   const auto began = Journal::Clock::now();
   const bool owner = cell.kind == CellKind::word && cell.owner == me;
@@ -27,9 +27,9 @@ void touch_word(World& world, std::uint64_t* at, std::uint64_t word, std::uint8_
   if (may_store && owner && !random.one_in(3)) {
     const std::uint32_t seq = Shadow::begin_store(cell);
     const std::uint64_t value = Shadow::encode(cell, word, seq);
-    if (!world.lose_this_store(random)) std::atomic_ref(*at).store(value, std::memory_order_release);
+    if (!board.lose_this_store(random)) std::atomic_ref(*at).store(value, std::memory_order_release);
     Shadow::end_store(cell, seq);
-    world.journal().note(actor, on_device ? Path::device_store : Path::host_store, word, 1, value, began);
+    board.journal().note(actor, on_device ? Path::device_store : Path::host_store, word, 1, value, began);
     return;
   }
   if (may_store && adds && !random.one_in(3)) {
@@ -39,14 +39,14 @@ void touch_word(World& world, std::uint64_t* at, std::uint64_t word, std::uint8_
     const std::uint64_t value =
         1 + (on_device ? atomicAdd(reinterpret_cast<unsigned long long*>(at), 1)
                        : std::atomic_ref(*at).fetch_add(1, std::memory_order_acq_rel));
-    world.journal().note(actor, path, word, 1, value, began);
+    board.journal().note(actor, path, word, 1, value, began);
     if (shadow.check(look, word, value, {actor, path})) cell.floor.fetch_add(1, std::memory_order_acq_rel);
     return;
   }
   const Path path = on_device ? Path::device_load : Path::host_load;
   const Shadow::Look look = shadow.look(word);
   const std::uint64_t value = std::atomic_ref(*at).load(std::memory_order_acquire);
-  world.journal().note(actor, path, word, 1, value, began);
+  board.journal().note(actor, path, word, 1, value, began);
   static_cast<void>(shadow.check(look, word, value, {actor, path}));
 }
 

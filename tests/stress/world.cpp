@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <stdexcept>
 
@@ -40,21 +41,38 @@ void PlainFile::write(std::uint64_t at, const void* from, std::size_t size) cons
 }
 
 World::World(const Config& config, std::uint64_t seed, std::uint64_t operations)
-    : config_(config),
-      seed_(seed),
-      operations_(operations),
-      journal_(kHosts + static_cast<unsigned>(config.devices.size()) + 1) {
+    : config_(config), seed_(seed), operations_(operations) {
   open();
 }
 
-World::~World() = default;
+World::~World() {
+  programs_.clear();
+  mount_.unmount();
+  views_.clear();
+  for (Mapping* mapping : {&offset_mapping_, &tail_mapping_, &base_mapping_}) *mapping = Mapping();
+  runtime_.reset();
+  for (const char* part : {"/source", "/mounted"}) {
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_.path() + part, ignored);
+  }
+}
 
 void World::open() {
   const std::uint64_t granule_words = config_.granule.value / 8;
   // Not a whole granule, not a whole page, but whole words.
   const std::uint64_t words_less = granule_words / 2 - 37;
   const std::uint64_t base_bytes = (config_.granules * granule_words - words_less) * 8;
-  path_ = directory_.sparse("words", base_bytes + 3 * config_.granule.value + 1234);
+  const std::uint64_t file_bytes = base_bytes + 3 * config_.granule.value + 1234;
+  if (config_.programs == 0) {
+    path_ = directory_.sparse("words", file_bytes);
+  } else {
+    for (const char* part : {"/source", "/mounted"})
+      std::filesystem::create_directory(directory_.path() + part);
+    const std::string name = directory_.sparse("source/words", file_bytes);
+    // Programs rename it.
+    path_ = directory_.path() + "/source/kept";
+    std::filesystem::create_hard_link(name, path_);
+  }
   plain_ = std::make_unique<PlainFile>(path_);
   runtime_ = std::make_unique<Runtime>(RuntimeOptions{.devices = config_.devices,
                                                       .granule = config_.granule,
@@ -62,6 +80,7 @@ void World::open() {
                                                       .dirty_bytes_max = ByteCount{8 * config_.granule.value},
                                                       .dirty_age_max = config_.dirty_age_max});
   for (const DeviceInfo& info : runtime_->devices()) hardware_paged_.push_back(info.hardware_paged);
+  if (config_.programs > 0) mount_and_start_programs();
 
   const std::uint64_t offset = config_.granules / 3 * config_.granule.value;
   base_mapping_ = runtime_->map(path_, Access::read_write, {.length = ByteCount{base_bytes}});
@@ -69,19 +88,44 @@ void World::open() {
                                   {.offset = ByteOffset{offset}, .length = ByteCount{base_bytes - offset}});
   tail_mapping_ = runtime_->map(path_, Access::read_write,
                                 {.offset = ByteOffset{(config_.granules - 2) * config_.granule.value}});
-  shadow_ = std::make_unique<Shadow>(
-      ShadowLayout{.seed = seed_,
-                   .granules = config_.granules,
-                   .granule_words = static_cast<std::uint32_t>(granule_words),
-                   .words_less = static_cast<std::uint32_t>(words_less),
-                   .direct_words = static_cast<std::uint32_t>(base_mapping_.direct_alignment().value / 8),
-                   .hosts = kHosts,
-                   .devices = device_count(),
-                   .lanes = kLanes},
-      journal_);
+  const BoardLayout layout{
+      .shadow = {.seed = seed_,
+                 .granules = config_.granules,
+                 .granule_words = static_cast<std::uint32_t>(granule_words),
+                 .words_less = static_cast<std::uint32_t>(words_less),
+                 .direct_words = static_cast<std::uint32_t>(base_mapping_.direct_alignment().value / 8),
+                 .hosts = kHosts + config_.programs,
+                 .devices = device_count(),
+                 .lanes = kLanes},
+      .actors = program_actor(config_.programs),
+      .operations = operations_,
+      .loses_stores = config_.sabotage == Sabotage::lose_store};
+  if (memory_ == nullptr) {
+    board_ = std::make_unique<Board>(layout);
+  } else {
+    Board::layout_in(*memory_) = layout;
+    for (const auto& program : programs_)
+      if (const std::string wrong = program->prepare(); !wrong.empty()) throw std::runtime_error(wrong);
+    board_ = std::make_unique<Board>(*memory_);
+  }
   views_.push_back({&base_mapping_, base_mapping_.host<std::uint64_t>().data(), 0, base_bytes / 8});
   views_.push_back({&offset_mapping_, offset_mapping_.host<std::uint64_t>().data(), offset / 8,
                     (base_bytes - offset) / 8});
+}
+
+void World::mount_and_start_programs() {
+  mount_ = runtime_->mount(directory_.path() + "/source", directory_.path() + "/mounted");
+  memory_ = std::make_unique<SharedMemory>();
+  for (unsigned p = 0; p < config_.programs; ++p)
+    programs_.push_back(
+        std::make_unique<Program>(config_.program, *memory_,
+                                  Program::Arguments{.number = p,
+                                                     .actor = program_actor(p),
+                                                     .seed = seed_,
+                                                     .has_tail = config_.tail_is_programs && p == 0,
+                                                     .path = mount_.mountpoint() + "/words",
+                                                     .other_name = mount_.mountpoint() + "/renamed",
+                                                     .plain_path = path_}));
 }
 
 std::string World::run() {
@@ -93,7 +137,7 @@ std::string World::run() {
       try {
         body(Random(seed_, 100 + stream));
       } catch (const std::exception& e) {
-        shadow_->fail(fmt::format("actor {} got an error: {}", stream, e.what()));
+        shadow().fail(fmt::format("actor {} got an error: {}", stream, e.what()));
       }
       active.fetch_sub(1);
     });
@@ -101,17 +145,26 @@ std::string World::run() {
   for (unsigned h = 0; h < kHosts; ++h) start(h, [this, h](Random r) { run_host_actor(*this, h, r); });
   for (unsigned d = 0; d < device_count(); ++d)
     start(device_actor(d), [this, d](Random r) { run_device_actor(*this, d, r); });
-  start(tail_actor(), [this](Random r) { run_tail_actor(*this, r); });
+  start(tail_actor(), [this](Random r) {
+    if (config_.tail_is_programs)
+      run_tail_marker(*this, r);
+    else
+      run_tail_actor(*this, r);
+  });
+  for (unsigned p = 0; p < config_.programs; ++p)
+    start(program_actor(p), [this, p](Random) {
+      if (std::string wrong = programs_[p]->work(); !wrong.empty()) shadow().fail(std::move(wrong));
+    });
   watch(actors, active);
   last_stats_ = runtime_->stats();
-  if (!shadow_->failed()) {
+  if (!shadow().failed()) {
     try {
       check_everything();
     } catch (const std::exception& e) {
-      shadow_->fail(fmt::format("at the end: {}", e.what()));
+      shadow().fail(fmt::format("at the end: {}", e.what()));
     }
   }
-  return shadow_->failure();
+  return shadow().failure();
 }
 
 void World::watch(std::vector<std::thread>& actors, const std::atomic<unsigned>& active) {
@@ -120,7 +173,7 @@ void World::watch(std::vector<std::thread>& actors, const std::atomic<unsigned>&
   while (active.load() != 0) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     const auto now = std::chrono::steady_clock::now();
-    if (const std::uint64_t done = done_.load(); done != last) {
+    if (const std::uint64_t done = operations_done(); done != last) {
       last = done;
       moved = now;
     } else if (now - moved > kHangAfter) {
@@ -128,7 +181,7 @@ void World::watch(std::vector<std::thread>& actors, const std::atomic<unsigned>&
       std::fprintf(
           stderr, "stress: %s with seed %llu hangs after %llu operations, %u actors are at work\n%s%s\n",
           config_.name.c_str(), static_cast<unsigned long long>(seed_), static_cast<unsigned long long>(last),
-          active.load(), journal_.summary().c_str(), shadow_->failure().c_str());
+          active.load(), journal().summary().c_str(), shadow().failure().c_str());
       std::abort();
     }
   }
@@ -137,11 +190,11 @@ void World::watch(std::vector<std::thread>& actors, const std::atomic<unsigned>&
 
 void World::check_words(Path path, const std::vector<std::uint64_t>& words) {
   for (std::uint64_t w = 0; w < words.size(); ++w)
-    if (!shadow_->check_exact(w, words[w], {tail_actor(), path})) return;
+    if (!shadow().check_exact(w, words[w], {tail_actor(), path})) return;
 }
 
 void World::check_everything() {
-  std::vector<std::uint64_t> words(shadow_->words());
+  std::vector<std::uint64_t> words(shadow().words());
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(words));
   base_mapping_.read(ByteOffset{0}, bytes, HostAccess::bounce);
   check_words(Path::read_bounce, words);
@@ -151,6 +204,8 @@ void World::check_everything() {
     words[w] = std::atomic_ref(views_[0].host[w]).load(std::memory_order_acquire);
   check_words(Path::host_load, words);
 
+  for (const auto& program : programs_)
+    if (std::string wrong = program->look(); !wrong.empty()) shadow().fail(std::move(wrong));
   base_mapping_.sync();
   if (config_.sabotage == Sabotage::corrupt_file) {
     const std::uint64_t at = Random(seed_, 7).below(words.size());
@@ -168,12 +223,12 @@ void World::check_everything() {
   check_words(Path::at_end, words);
 }
 
-std::string World::summary() const {
+std::string World::summary() {
   const Stats& s = last_stats_;
   return fmt::format(
       "{}: {} operations\n{}  device faults {} read, {} write; host faults {} read, {} write; {} spurious\n"
       "  granules filled {}, copied back {}; bounced {} bytes; {} evictions; {} throttled\n",
-      config_.name, done_.load(), journal_.summary(), s.faults.device_read, s.faults.device_write,
+      config_.name, operations_done(), journal().summary(), s.faults.device_read, s.faults.device_write,
       s.faults.host_read, s.faults.host_write, s.spurious_faults, s.granules_filled, s.granules_copied_back,
       s.bytes_bounced, s.evictions, s.throttled);
 }

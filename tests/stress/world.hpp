@@ -12,9 +12,8 @@
 
 #include "aprime/aprime.hpp"
 #include "tests/os/temporary_file.hpp"
-#include "tests/stress/journal.hpp"
-#include "tests/stress/random.hpp"
-#include "tests/stress/shadow.hpp"
+#include "tests/stress/board.hpp"
+#include "tests/stress/program.hpp"
 
 namespace aprime::stress {
 
@@ -38,6 +37,11 @@ struct Config {
   HostAccess host_access;
   std::chrono::milliseconds dirty_age_max;
   Sabotage sabotage = Sabotage::none;
+  /// How many programs use the file too, in processes of their own, on a mount; and which program that is.
+  unsigned programs = 0;
+  const char* program = nullptr;
+  /// The tail belongs to the first of them instead of a thread here.
+  bool tail_is_programs = false;
 };
 
 /// A descriptor of the file that knows nothing of aprime.
@@ -89,37 +93,34 @@ class World {
   /// nothing.
   std::string run();
   /// What was done, in words.
-  std::string summary() const;
+  std::string summary();
   Stats stats() const { return last_stats_; }
-  std::uint64_t operations_done() const noexcept { return done_.load(); }
+  std::uint64_t operations_done() const noexcept { return board_->operations_done(); }
 
   // For the actors.
   const Config& config() const noexcept { return config_; }
-  Shadow& shadow() noexcept { return *shadow_; }
-  Journal& journal() noexcept { return journal_; }
+  Board& board() noexcept { return *board_; }
+  Shadow& shadow() noexcept { return board_->shadow(); }
+  Journal& journal() noexcept { return board_->journal(); }
   Runtime& runtime() noexcept { return *runtime_; }
   const PlainFile& plain() const noexcept { return *plain_; }
   const std::string& path() const noexcept { return path_; }
   Mapping& tail() noexcept { return tail_mapping_; }
-  std::uint64_t tail_first_byte() const noexcept { return shadow_->words() * 8; }
+  std::uint64_t tail_first_byte() const noexcept { return board_->shadow().words() * 8; }
   std::span<const View> views() const noexcept { return views_; }
   bool hardware_paged(unsigned device) const noexcept { return hardware_paged_[device]; }
   unsigned device_count() const noexcept { return static_cast<unsigned>(config_.devices.size()); }
   unsigned device_actor(unsigned device) const noexcept { return kHosts + device; }
   unsigned tail_actor() const noexcept { return kHosts + device_count(); }
+  unsigned program_actor(unsigned program) const noexcept { return tail_actor() + 1 + program; }
   std::uint64_t granule_bytes() const noexcept { return config_.granule.value; }
 
   /// Adds to the operations done; false when the run is over.
-  bool go_on(std::uint64_t done) noexcept {
-    const std::uint64_t before = done_.fetch_add(done, std::memory_order_relaxed);
-    return before + done < operations_ && !shadow_->failed();
-  }
-  bool lose_this_store(Random& random) const noexcept {
-    return config_.sabotage == Sabotage::lose_store && random.one_in(64);
-  }
+  bool go_on(std::uint64_t done) noexcept { return board_->go_on(done); }
 
  private:
   void open();
+  void mount_and_start_programs();
   void watch(std::vector<std::thread>& actors, const std::atomic<unsigned>& active);
   void check_everything();
   void check_words(Path path, const std::vector<std::uint64_t>& words);
@@ -127,18 +128,19 @@ class World {
   const Config config_;
   const std::uint64_t seed_;
   const std::uint64_t operations_;
-  Journal journal_;
   test::TemporaryDirectory directory_;
   std::string path_;
   std::unique_ptr<PlainFile> plain_;
   std::unique_ptr<Runtime> runtime_;
-  std::unique_ptr<Shadow> shadow_;
+  std::unique_ptr<SharedMemory> memory_;  // if there are programs
+  std::unique_ptr<Board> board_;
+  Mount mount_;
+  std::vector<std::unique_ptr<Program>> programs_;
   Mapping base_mapping_;
   Mapping offset_mapping_;
   Mapping tail_mapping_;
   std::vector<View> views_;
   std::vector<bool> hardware_paged_;
-  std::atomic<std::uint64_t> done_{0};
   Stats last_stats_;
 };
 
@@ -147,12 +149,8 @@ void run_host_actor(World& world, unsigned number, Random random);
 void run_device_actor(World& world, unsigned device, Random random);
 void run_tail_actor(World& world, Random random);
 
-/// A word of [first, first + count): often one that this actor may store or add to, sometimes just any.
-std::uint64_t pick_word(Shadow& shadow, std::uint64_t first, std::uint64_t count, std::uint8_t me,
-                        Random& random);
-
-/// Loads, stores or adds to the word, through any pointer, as its owner or not.
-void touch_word(World& world, std::uint64_t* at, std::uint64_t word, std::uint8_t me, unsigned actor,
-                bool on_device, bool may_store, Random& random);
+/// Makes granules of the tail dirty on devices, by words that are the devices' (kTailMarkEvery), while a
+/// program changes its size.
+void run_tail_marker(World& world, Random random);
 
 }  // namespace aprime::stress
