@@ -1,7 +1,8 @@
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
-#include <shared_mutex>
 
 #include "aprime/error.hpp"
 #include "aprime/units.hpp"
@@ -34,31 +35,43 @@ class MountPort {
   ~MountPort() = default;
 };
 
-/// The runtime's mount, if there is one now. It can go at any time: calls in work are waited for.
-/// Thread-safe.
+/// The runtime's mount, if there is one now. It can go at any time: calls in work are waited for. Such a call
+/// may wait for others, so none of them ever waits for who takes the mount away. Thread-safe, and usable
+/// inside a signal handler.
 class MountSlot {
  public:
   /// Null takes it away. \pre no call in work waits for the caller
   void set(MountPort* port) noexcept {
-    const std::unique_lock lock(gate_);
-    port_ = port;
+    port_.store(port);
+    if (port != nullptr) return;
+    for (auto calls = calls_.load(); calls != 0; calls = calls_.load()) calls_.wait(calls);
   }
-  bool is_taken() const noexcept {
-    const std::shared_lock lock(gate_);
-    return port_ != nullptr;
-  }
+  bool is_taken() const noexcept { return port_.load() != nullptr; }
   /// Calls `fn(MountPort&)` if there is a mount; otherwise the answer is `otherwise`.
   template <class Result, class Fn>
   Result with(Result otherwise, Fn&& fn) {
-    const std::shared_lock lock(gate_);
-    return port_ != nullptr ? fn(*port_) : otherwise;
+    const Call call(*this);
+    MountPort* const port = port_.load();
+    return port != nullptr ? fn(*port) : otherwise;
   }
 
  private:
-  /// Taken on fault paths, shared; exclusive only while a mount begins or ends. The C library lets readers in
-  /// while a writer waits, which those who serve a recall rely on.
-  mutable std::shared_mutex gate_;
-  MountPort* port_ = nullptr;
+  class Call {
+   public:
+    // Sequentially consistent with `set`: either that waits for us, or we see null.
+    explicit Call(MountSlot& slot) noexcept : slot_(slot) { slot_.calls_.fetch_add(1); }
+    ~Call() {
+      if (slot_.calls_.fetch_sub(1) == 1 && slot_.port_.load() == nullptr) slot_.calls_.notify_all();
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+   private:
+    MountSlot& slot_;
+  };
+
+  std::atomic<MountPort*> port_{nullptr};
+  std::atomic<unsigned> calls_{0};
 };
 
 }  // namespace aprime::engine
