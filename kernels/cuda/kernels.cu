@@ -7,7 +7,6 @@
 #include "kernels/csr_kernel.hpp"
 #include "kernels/grep_kernel.hpp"
 #include "kernels/matmul_kernel.hpp"
-#include "kernels/reduce_kernel.hpp"
 #include "kernels/rotate_kernel.hpp"
 #include "kernels/saxpy_kernel.hpp"
 #include "kernels/scan_kernel.hpp"
@@ -34,7 +33,6 @@ APRIME_CUDA_KERNEL(FillKernel, Write)
 APRIME_CUDA_KERNEL(GrepKernel, Read, ReadWrite)
 APRIME_CUDA_KERNEL(MatmulKernel, Read, Read, ReadWrite)
 APRIME_CUDA_KERNEL(MatmulKernel, Read, Read, Write)
-APRIME_CUDA_KERNEL(ReduceKernel, Read, ReadWrite)
 APRIME_CUDA_KERNEL(ReverseKernel, ReadWrite)
 APRIME_CUDA_KERNEL(ReverseEndsKernel, ReadWrite, ReadWrite)
 APRIME_CUDA_KERNEL(SaxpyKernel, ReadWrite, Read)
