@@ -17,7 +17,8 @@ double median(std::vector<double> values) {
 }
 
 double ratio_of(const Figure& figure, const Sample& s) {
-  if (figure.goal == Goal::figure_at_most) return s.measured / figure.amount / figure.must;
+  if (figure.goal == Goal::figure_at_most)
+    return figure.must == 0 ? 0 : s.measured / figure.amount / figure.must;
   return figure.goal == Goal::ratio_at_least ? s.floor / s.measured : s.measured / s.floor;
 }
 
@@ -34,6 +35,7 @@ std::string in_units(const Figure& figure, double value) {
 }
 
 std::string must_in_words(const Figure& figure) {
+  if (figure.must == 0) return "-";
   switch (figure.goal) {
     case Goal::ratio_at_least: return fmt::format(">= {:g}", figure.must);
     case Goal::ratio_at_most: return fmt::format("<= {:g}", figure.must);
@@ -43,6 +45,7 @@ std::string must_in_words(const Figure& figure) {
   switch (figure.unit) {
     case Unit::bytes: limit = fmt::format("{:g} B", figure.must); break;
     case Unit::kibibytes: limit = fmt::format("{:g} KiB", figure.must / 1024); break;
+    case Unit::microseconds: limit = fmt::format("{:g} µs", figure.must * 1e6); break;
     case Unit::milliseconds: limit = fmt::format("{:g} ms", figure.must * 1e3); break;
     default: limit = fmt::format("{:g}", figure.must); break;
   }
@@ -114,7 +117,11 @@ std::string render(const Figures& figures, const std::vector<Result>& results, c
     out += fmt::format(
         "| {} | {} | {} | {} | {} | {} |\n", f.text, failed ? "-" : in_units(f, r.median.measured),
         failed || !has_floor ? f.floor_text : in_units(f, r.median.floor) + ", " + f.floor_text,
-        failed || !has_floor ? "-" : fmt::format("{:.2f}", r.ratio), must_in_words(f), met ? "yes" : "no");
+        failed || !has_floor ? "-" : fmt::format("{:.2f}", r.ratio), must_in_words(f),
+        failed        ? "not measured"
+        : f.must == 0 ? "-"
+        : met         ? "yes"
+                      : "no");
     if (!met)
       out += fmt::format("| *why not:* {} | | | | | |\n", failed ? r.error : reason_for(f.key, reasons));
   }

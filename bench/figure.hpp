@@ -42,6 +42,7 @@ struct Figure {
   /// By what a sample is divided (operations), or what is divided by it (bytes, for a throughput).
   double amount;
   Goal goal;
+  /// 0 if nothing is asked of the figure.
   double must;
   /// Odd, so that the median is a round that took place.
   int rounds;
@@ -68,6 +69,9 @@ void add_resident(Figures& figures);
 void add_sync(Figures& figures);
 void add_sizes(Figures& figures);
 void add_host_access(Figures& figures);
+void add_strict(Figures& figures);
+/// In a build with CUDA. Without a GPU its figures are not measured, and say so.
+void add_cuda(Figures& figures);
 void add_mount(Figures& figures);
 
 /// Runs the rounds of one figure; `next` is called before each and ends the run early when it returns false.

@@ -65,6 +65,10 @@ int run(int argc, char** argv) {
   add_sync(figures);
   add_sizes(figures);
   add_host_access(figures);
+  add_strict(figures);
+#ifdef APRIME_BENCH_CUDA
+  add_cuda(figures);
+#endif
   add_mount(figures);
 
   std::vector<Result> results;
