@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+# usage: gpu_check_test.py GPU_CHECK GPU_INPUTS
+"""scripts/gpu_check as far as it goes without a GPU: what it says where there is none, and the files that it
+gives to the workloads. `scripts/gpu_check --rehearse` runs the workloads themselves."""
+
+import array
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+GPU_CHECK, GPU_INPUTS = sys.argv[1:3]
+
+
+class GpuCheck(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+
+    def run_with(self, programs, *arguments):
+        """With nothing in PATH but a few programs, of those that are given as text."""
+        path = os.path.join(self.directory, "bin")
+        os.mkdir(path)
+        for name in "bash", "dirname", "sed":
+            os.symlink(shutil.which(name), os.path.join(path, name))
+        for name, text in programs.items():
+            with open(os.path.join(path, name), "w") as file:
+                file.write("#!/usr/bin/env bash\n" + text)
+            os.chmod(file.name, 0o700)
+        return subprocess.run([shutil.which("bash"), GPU_CHECK, *arguments], capture_output=True, text=True,
+                              timeout=60, check=False, env={**os.environ, "PATH": path})
+
+    def assert_refused(self, process, status, text):
+        self.assertEqual(process.returncode, status, process)
+        self.assertRegex(process.stderr, rf"\Ascripts/gpu_check: [^\n]*{text}[^\n]*\n\Z")
+        self.assertEqual(process.stdout, "")
+
+    def test_without_a_driver_it_says_so_and_does_nothing(self):
+        self.assert_refused(self.run_with({}), 1, "no GPU, or no NVIDIA driver")
+
+    def test_a_driver_without_a_gpu_is_no_gpu(self):
+        self.assert_refused(self.run_with({"nvidia-smi": "exit 9\n"}), 1, "no GPU")
+
+    def test_unknown_arguments_are_refused(self):
+        self.assert_refused(self.run_with({}, "--fast"), 2, "unknown argument --fast")
+
+    def test_help_tells_how_to_use_it(self):
+        process = self.run_with({}, "--help")
+        self.assertEqual(process.returncode, 0)
+        self.assertTrue(process.stdout.startswith("usage: scripts/gpu_check"), process.stdout)
+
+    def test_inputs_are_what_workloads_take(self):
+        for size in 1 << 16, 3 << 20:
+            subprocess.run([sys.executable, "-B", GPU_INPUTS, self.directory, str(size)], check=True)
+            sizes = {name: os.path.getsize(os.path.join(self.directory, name))
+                     for name in ("x", "y", "options", "b", "solution", "A", "B", "C")}
+            with open(os.path.join(self.directory, "rows")) as file:
+                rows = int(file.read())
+            self.assertEqual((sizes["x"], sizes["y"]), (size, size))
+            self.assertEqual(sizes["options"] % 20, 0)
+            self.assertEqual(sizes["b"], sizes["solution"])
+            self.assertEqual({sizes[name] for name in "ABC"}, {4 * rows * rows})
+            with open(os.path.join(self.directory, "x"), "rb") as file:
+                values = array.array("f", file.read())
+            self.assertTrue(all(-1 <= value <= 1 for value in values))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
