@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "tests/contract/contract.hpp"
+#include "tests/contract/demand_kernels.hpp"
 
 // Faults from inside a running kernel, through device_span: on a hardware-paged device by the hardware, on a
 // software-paged one by page table, rings and pager.
@@ -11,63 +12,6 @@ namespace {
 
 using Demand = Contract;
 APRIME_CONTRACT_SUITE(Demand);
-
-struct CopyElements {
-  APRIME_DEVICE void operator()(device_span<const Byte> from, device_span<Byte> to, std::size_t step) const {
-    for (std::size_t i = first_index() * step; i < from.size(); i += index_step() * step)
-      to.store(i, from.load(i));
-  }
-};
-
-struct IncrementElements {
-  APRIME_DEVICE void operator()(device_span<unsigned> words) const {
-    for (std::size_t i = first_index(); i < words.size(); i += index_step()) words[i] = words[i] + 1;
-  }
-};
-
-/// Each thread pins one granule after the other.
-struct IncrementPinned {
-  APRIME_DEVICE void operator()(device_span<unsigned> words, std::size_t per_granule) const {
-    for (std::size_t g = first_index(); g * per_granule < words.size(); g += index_step()) {
-      std::size_t at = g * per_granule;
-      const std::size_t end = at + per_granule < words.size() ? at + per_granule : words.size();
-      while (at < end) {
-        const PinnedSpan<unsigned> part = words.pin_span(at, end - at);
-        for (unsigned& word : part) ++word;
-        at += part.size();
-      }
-    }
-  }
-};
-
-struct CountInto {
-  APRIME_DEVICE void operator()(device_span<unsigned> counters, unsigned rounds) const {
-    for (unsigned round = 0; round < rounds; ++round)
-      counters.atomic_add((first_index() * 977 + round * 4099) % counters.size(), 1);
-  }
-};
-
-struct LoadFrom {
-  APRIME_DEVICE void operator()(device_span<const unsigned> words, std::size_t at,
-                                LeasedSpan<unsigned> to) const {
-    to[0] = words.load(at);
-  }
-};
-
-/// Each thread a word of its own, from `at` on.
-struct StoreInto {
-  APRIME_DEVICE void operator()(device_span<unsigned> words, std::size_t at, unsigned value) const {
-    words.store(at + first_index(), value);
-  }
-};
-
-/// Waits until the CPU has stored `go`, then stores `gone` beside it.
-struct WaitForHost {
-  APRIME_DEVICE void operator()(device_span<unsigned> words, unsigned go, unsigned gone) const {
-    while (words.load(0) != go) __nanosleep(1000);
-    words.store(1, gone);
-  }
-};
 
 Bytes words_of(std::size_t count, unsigned value) {
   const std::vector<unsigned> words(count, value);
@@ -275,14 +219,7 @@ TEST_P(Demand, a_stopped_kernel_leaves_no_pin_and_no_request_behind) {
 TEST_P(Demand, iterators_walk_the_elements) {
   World world(GetParam());
   const Mapping m = world.map_new(words_of(2 * kWords, 3));
-  struct Sum {
-    APRIME_DEVICE void operator()(device_span<unsigned> words) const {
-      unsigned sum = 0;
-      for (auto it = words.begin(); it != words.end(); it += 512) sum += *it;
-      words.end()[-1] = sum;
-    }
-  };
-  world.runtime().launch({{1}, {1}}, Sum{}, demand_read_write(m)).wait();
+  world.runtime().launch({{1}, {1}}, SumByIterator{}, demand_read_write(m)).wait();
   EXPECT_EQ(m.host<const unsigned>()[2 * kWords - 1], 3 * 2 * kWords / 512);
 }
 

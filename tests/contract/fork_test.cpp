@@ -39,11 +39,7 @@ TEST_P(Fork, a_child_that_touches_device_memory_dies) {
   World world(GetParam());
   const Mapping m = world.map_new(pattern(kGranule));
   const Byte* device_address = nullptr;
-  world.runtime()
-      .launch_task(
-          {}, [&device_address](LeasedSpan<const Byte> bytes) { device_address = bytes.data(); },
-          aprime::read(m))
-      .wait();
+  world.runtime().launch_task({}, TellAddress{&device_address}, aprime::read(m)).wait();
   ASSERT_NE(device_address, nullptr);
   EXPECT_TRUE(
       died(in_child([&] { ::_exit(*static_cast<const volatile Byte*>(device_address) == 0 ? 0 : 0); })));

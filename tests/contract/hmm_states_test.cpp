@@ -94,19 +94,6 @@ TEST_P(HmmStates, hmm_exclusive) {
   EXPECT_EQ(host[0], 10 * 33) << "every increment is kept";
 }
 
-struct AtomicOnReadLease {
-  APRIME_DEVICE void operator()(LeasedSpan<const unsigned> words) const {
-#ifdef __SANITIZE_THREAD__
-    // ThreadSanitizer does atomics under a lock of its own, which a kernel that is stopped there would never
-    // give back.
-    volatile unsigned* word = const_cast<unsigned*>(words.data());
-    *word = *word + 1;
-#else
-    atomicAdd(const_cast<unsigned*>(words.data()), 1);
-#endif
-  }
-};
-
 TEST_P(HmmStates, hmm_exclusive_mprotect) {
   World world(GetParam());
   const std::string path = world.file(pattern(kGranule));

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 
 #include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
@@ -102,6 +104,72 @@ struct StoreThroughReadLease {
   APRIME_DEVICE void operator()(LeasedSpan<const Byte> bytes, std::size_t at, Byte value) const {
     *const_cast<volatile Byte*>(bytes.data() + at) = value;
   }
+};
+
+struct StoreBoth {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> a, LeasedSpan<Byte> b, Byte value) const {
+    for (std::size_t i = first_index(); i < a.size(); i += index_step()) a[i] = value;
+    for (std::size_t i = first_index(); i < b.size(); i += index_step()) b[i] = value;
+  }
+};
+
+/// A store that a read lease's type does not let happen by accident.
+struct AtomicOnReadLease {
+  APRIME_DEVICE void operator()(LeasedSpan<const unsigned> words) const {
+#ifdef __SANITIZE_THREAD__
+    // ThreadSanitizer does atomics under a lock of its own, which a kernel that is stopped there would never
+    // give back.
+    volatile unsigned* word = const_cast<unsigned*>(words.data());
+    *word = *word + 1;
+#else
+    atomicAdd(const_cast<unsigned*>(words.data()), 1);
+#endif
+  }
+};
+
+/// Adds one to byte `lane` of each granule of `granule` bytes.
+struct IncrementLane {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes, unsigned lane, std::size_t granule) const {
+    for (std::size_t i = first_index() * granule + lane; i < bytes.size(); i += index_step() * granule)
+      bytes[i] = static_cast<Byte>(bytes[i] + 1);
+  }
+};
+
+struct IncrementBothLanes {
+  APRIME_DEVICE void operator()(LeasedSpan<Byte> a, LeasedSpan<Byte> b, unsigned lane,
+                                std::size_t granule) const {
+    IncrementLane{}(a, lane, granule);
+    IncrementLane{}(b, lane, granule);
+  }
+};
+
+// Tasks. Those that look at bytes on the CPU have a CUDA version that copies them there.
+
+/// Not the same when it runs twice, nor before what it should follow.
+struct DoubleBytes {
+  void operator()(LeasedSpan<Byte> bytes) const {
+    for (Byte& b : bytes) b = static_cast<Byte>(2 * b);
+  }
+};
+
+struct RequireNonZero {
+  void operator()(LeasedSpan<const Byte> bytes) const {
+    if (std::find(bytes.begin(), bytes.end(), Byte{0}) != bytes.end()) throw std::runtime_error("zeros");
+  }
+};
+
+struct TellAddress {
+  const Byte** address;
+  void operator()(LeasedSpan<const Byte> bytes) const { *address = bytes.data(); }
+};
+
+struct ThrowFromTask {
+  void operator()() const { throw std::runtime_error("no luck"); }
+  void operator()(LeasedSpan<Byte>) const { (*this)(); }
+};
+
+struct ReverseBytes {
+  void operator()(LeasedSpan<Byte> bytes) const { std::reverse(bytes.begin(), bytes.end()); }
 };
 
 }  // namespace aprime::contract

@@ -1,6 +1,4 @@
-#include <algorithm>
 #include <atomic>
-#include <stdexcept>
 #include <thread>
 
 #include "tests/contract/contract.hpp"
@@ -80,11 +78,8 @@ TEST_P(Pressure, leases_find_room_among_scattered_granules) {
   for (const std::uint64_t first : {0, 50, 20, 140, 10})
     ASSERT_EQ(world.seen_by_device(m, granules(first, 20)), part(expected, first * kGranule, 20 * kGranule))
         << first;
-  const auto sum = [](LeasedSpan<const Byte> bytes) {
-    if (!std::all_of(bytes.begin(), bytes.end(), [](Byte b) { return b != 0; }))
-      throw std::runtime_error("zeros");
-  };
-  EXPECT_NO_THROW(world.runtime().launch_task({}, sum, aprime::read(m, granules(30, 60))).wait());
+  EXPECT_NO_THROW(
+      world.runtime().launch_task({}, RequireNonZero{}, aprime::read(m, granules(30, 60))).wait());
   EXPECT_EQ(read_bytes(m), expected);
 }
 
@@ -178,18 +173,12 @@ TEST_P(Pressure, everyone_at_once_loses_no_store) {
         write_bytes(m, g * kGranule + lane, incremented(read_bytes(m, range(g * kGranule + lane, 1), how)),
                     how);
   };
-  struct IncrementLane {
-    APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes, unsigned lane) const {
-      for (std::size_t i = first_index() * kGranule + lane; i < bytes.size(); i += index_step() * kGranule)
-        bytes[i] = static_cast<Byte>(bytes[i] + 1);
-    }
-  };
   const auto by_device = [&](unsigned lane, unsigned device) {
     for (int i = 0; i < rounds; ++i)
       for (std::uint64_t g = 0; g < kGranules; g += kGranules / 3)
         world.runtime()
             .launch({{2}, {4}}, {.device = device, .name = {}}, IncrementLane{},
-                    aprime::read_write(m, granules(g, kGranules / 3)), lane)
+                    aprime::read_write(m, granules(g, kGranules / 3)), lane, std::size_t{kGranule})
             .wait();
   };
   std::vector<std::thread> threads;

@@ -2,7 +2,6 @@
 #include <chrono>
 #include <deque>
 #include <random>
-#include <stdexcept>
 #include <thread>
 
 #include "tests/contract/contract.hpp"
@@ -61,9 +60,8 @@ TEST_P(StreamOrder, a_launch_that_fails_does_not_hurt_its_neighbours) {
   std::vector<Completion> bad;
   for (int i = 0; i < 4; ++i) {
     good.push_back(increment());
-    bad.push_back(world.runtime().launch_task(
-        {.device = 0, .name = "thrower"}, [](LeasedSpan<Byte>) { throw std::runtime_error("no luck"); },
-        aprime::read_write(m, granules(4, 4))));
+    bad.push_back(world.runtime().launch_task({.device = 0, .name = "thrower"}, ThrowFromTask{},
+                                              aprime::read_write(m, granules(4, 4))));
     good.push_back(increment());
     // Where its leases are taken before the kernel runs; else where it runs.
     bad.push_back(world.runtime().launch_task(
@@ -106,9 +104,7 @@ class Sequence {
         break;
       case 2: copy(to, written); break;
       default:
-        add(world_.runtime().launch_task(
-            {}, [](LeasedSpan<Byte> bytes) { std::reverse(bytes.begin(), bytes.end()); },
-            aprime::read_write(files_[to], written)));
+        add(world_.runtime().launch_task({}, ReverseBytes{}, aprime::read_write(files_[to], written)));
         std::reverse(at(to, written.first.value), at(to, written.end().value));
     }
   }
@@ -175,16 +171,6 @@ TEST_P(StreamOrder, any_sequence_of_launches_does_what_it_says) {
   }
 }
 
-/// Adds 1 to byte `lane` of each granule.
-struct IncrementLane {
-  APRIME_DEVICE void operator()(LeasedSpan<Byte> bytes, LeasedSpan<Byte> more, unsigned lane) const {
-    for (std::size_t i = first_index() * kGranule + lane; i < bytes.size(); i += index_step() * kGranule)
-      bytes[i] = static_cast<Byte>(bytes[i] + 1);
-    for (std::size_t i = first_index() * kGranule + lane; i < more.size(); i += index_step() * kGranule)
-      more[i] = static_cast<Byte>(more[i] + 1);
-  }
-};
-
 TEST_P(StreamOrder, queues_of_two_devices_and_the_host_on_the_same_granules_lose_no_store) {
   constexpr std::uint64_t kCount = 16;
   WorldOptions options{.devices = 2, .device_memory = ByteCount{20 * kGranule}};
@@ -200,9 +186,10 @@ TEST_P(StreamOrder, queues_of_two_devices_and_the_host_on_the_same_granules_lose
     for (int i = 0; i < rounds; ++i)
       for (std::uint64_t step = 0; step < kCount; step += 4) {
         const std::uint64_t at = device == 0 ? step : kCount - 4 - step;
-        queued.push_back(world.runtime().launch({{2}, {4}}, {.device = device, .name = {}}, IncrementLane{},
-                                                aprime::read_write(a, granules(at, 4)),
-                                                aprime::read_write(b, granules(kCount - 4 - at, 4)), device));
+        queued.push_back(world.runtime().launch({{2}, {4}}, {.device = device, .name = {}},
+                                                IncrementBothLanes{}, aprime::read_write(a, granules(at, 4)),
+                                                aprime::read_write(b, granules(kCount - 4 - at, 4)), device,
+                                                std::size_t{kGranule}));
         if (queued.size() < 4) continue;
         EXPECT_NO_THROW(queued.front().wait());
         queued.pop_front();

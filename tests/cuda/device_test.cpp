@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tests/contract/contract.hpp"
+#include "tests/cuda/fake_kernels.hpp"
 #include "tests/cuda/fake_runtime.hpp"
 
 namespace aprime::contract {
@@ -164,6 +165,7 @@ TEST_F(CudaDevice, a_copy_that_fails_once_loses_nothing) {
 struct StopHere {
   void operator()(LeasedSpan<Byte>) const { throw std::runtime_error("a kernel's end"); }
 };
+FAKE_CUDA_KERNEL(StopHere, LeasedBytes<Right::read_write>)
 
 TEST_F(CudaDevice, a_failed_kernel_is_named_and_so_is_what_is_lost) {
   const std::string path = std::string(testing::TempDir()) + "aprime-cuda-failed";
