@@ -11,6 +11,22 @@ namespace {
 
 constexpr std::uint64_t kGranulesMin = 16;
 
+const std::map<std::string, DeviceKind> kDeviceKinds{{"auto", DeviceKind::automatic},
+                                                     {"cuda", DeviceKind::cuda},
+                                                     {"emulated", DeviceKind::emulated},
+                                                     {"emulated-strict", DeviceKind::emulated_strict}};
+const std::map<std::string, DeviceMemoryKind> kMemoryKinds{{"device", DeviceMemoryKind::device},
+                                                           {"managed", DeviceMemoryKind::managed}};
+const std::map<std::string, HostAccess> kHostAccesses{
+    {"migrate", HostAccess::migrate}, {"bounce", HostAccess::bounce}, {"adaptive", HostAccess::adaptive}};
+
+template <class T>
+std::string word_for(const std::map<std::string, T>& choices, T value) {
+  for (const auto& [word, meaning] : choices)
+    if (meaning == value) return word;
+  return {};
+}
+
 template <class T>
 void add_choice(CLI::App& command, const std::string& name, T& value, const std::map<std::string, T>& choices,
                 const std::string& help) {
@@ -58,26 +74,42 @@ RuntimeOptions DeviceChoice::runtime_options() const {
 }
 
 void add_device_options(CLI::App& command, DeviceChoice& choice) {
-  add_choice<DeviceKind>(command, "--device", choice.kind,
-                         {{"auto", DeviceKind::automatic},
-                          {"cuda", DeviceKind::cuda},
-                          {"emulated", DeviceKind::emulated},
-                          {"emulated-strict", DeviceKind::emulated_strict}},
-                         "device to run on (default: auto, the best there is; see `aprime info`)");
+  add_choice(command, kDeviceOption, choice.kind, kDeviceKinds,
+             "device to run on (default: auto, the best there is; see `aprime info`)");
   add_size(command, "--granule", choice.granule,
            "unit of coherence and transfer, a power of two from 4K to 2M");
   add_size(command, "--device-memory", choice.memory, "memory the device may use; files may be larger");
-  add_choice<DeviceMemoryKind>(
-      command, "--device-memory-kind", choice.memory_kind,
-      {{"device", DeviceMemoryKind::device}, {"managed", DeviceMemoryKind::managed}},
+  add_choice(
+      command, "--device-memory-kind", choice.memory_kind, kMemoryKinds,
       "what a CUDA device's memory is: its own, or managed, which other CUDA code may use on the CPU too "
       "(default: device)");
-  add_choice<HostAccess>(
-      command, "--host-access", choice.host_access,
-      {{"migrate", HostAccess::migrate}, {"bounce", HostAccess::bounce}, {"adaptive", HostAccess::adaptive}},
+  add_choice(
+      command, kHostAccessOption, choice.host_access, kHostAccesses,
       "how CPU reads and writes treat bytes that the device owns: take them back, copy them by way of a "
       "bounce "
       "buffer, or by cost (default: adaptive)");
+}
+
+void note_given_options(const CLI::App& command, DeviceChoice& choice) {
+  const auto note = [&](const std::string& name) {
+    if (command.get_option(name)->count() != 0) choice.given.insert(name);
+  };
+  for (const auto& [name, value] : mount_options(choice)) note(name);
+  note(kHostAccessOption);
+}
+
+std::vector<std::pair<std::string, std::string>> mount_options(const DeviceChoice& choice) {
+  return {{kDeviceOption, word_for(kDeviceKinds, choice.kind)},
+          {"--granule", format_size_option(choice.granule)},
+          {"--device-memory", format_size_option(choice.memory)},
+          {"--device-memory-kind", word_for(kMemoryKinds, choice.memory_kind)}};
+}
+
+std::string name_of(HostAccess access) { return word_for(kHostAccesses, access); }
+
+std::optional<HostAccess> host_access_of(const std::string& name) {
+  const auto found = kHostAccesses.find(name);
+  return found == kHostAccesses.end() ? std::nullopt : std::optional{found->second};
 }
 
 void check_device_options(const DeviceChoice& choice) {

@@ -55,11 +55,13 @@ class RandomRanges {
 
 }  // namespace
 
-HostTraffic::HostTraffic(std::span<const Mapping> files, bool unchanging) {
+HostTraffic::HostTraffic(std::span<const Mapping> files, std::span<const std::string> paths,
+                         bool unchanging) {
   std::uint64_t seed = 1;
-  for (const Mapping& file : files) {
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const Mapping& file = files[i];
     if (file.size_bytes().value == 0) continue;
-    start([this, &file, unchanging, n = seed++] { read_loop(file, unchanging, n); });
+    start([this, &file, &path = paths[i], unchanging, n = seed++] { read_loop(file, path, unchanging, n); });
     if (file.access() == Access::read_write) start([this, &file, n = seed++] { write_loop(file, n); });
   }
 }
@@ -90,8 +92,9 @@ void HostTraffic::join() noexcept {
   threads_.clear();
 }
 
-void HostTraffic::read_loop(const Mapping& file, bool unchanging, std::uint64_t seed) {
-  const Descriptor plain(::open(file.path().c_str(), O_RDONLY | O_CLOEXEC), file.path());
+void HostTraffic::read_loop(const Mapping& file, const std::string& path, bool unchanging,
+                            std::uint64_t seed) {
+  const Descriptor plain(::open(path.c_str(), O_RDONLY | O_CLOEXEC), path);
   RandomRanges ranges(file.size_bytes(), seed);
   std::vector<std::byte> seen;
   std::vector<std::byte> expected;
@@ -106,7 +109,7 @@ void HostTraffic::read_loop(const Mapping& file, bool unchanging, std::uint64_t 
           ::pread(plain.get(), expected.data(), expected.size(), static_cast<off_t>(range.first.value));
       if (got == static_cast<ssize_t>(expected.size()) && seen != expected) {
         throw Disagreement(fmt::format("{}: the CPU and the plain file disagree on {} bytes at offset {}",
-                                       file.path(), range.size.value, range.first.value));
+                                       path, range.size.value, range.first.value));
       }
     }
     std::this_thread::sleep_for(kPause);

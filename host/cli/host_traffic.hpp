@@ -5,6 +5,7 @@
 #include <exception>
 #include <mutex>
 #include <span>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,8 +24,9 @@ namespace aprime::cli {
 /// either side would show in them. Each thread makes at least one access, however short the workload is.
 class HostTraffic {
  public:
-  /// `unchanging`: the workload stores nothing. The mappings must outlive it.
-  HostTraffic(std::span<const Mapping> files, bool unchanging);
+  /// `paths`: of the files, for plain read(2). `unchanging`: the workload stores nothing. Both must outlive
+  /// it.
+  HostTraffic(std::span<const Mapping> files, std::span<const std::string> paths, bool unchanging);
   ~HostTraffic();
   HostTraffic(const HostTraffic&) = delete;
   HostTraffic& operator=(const HostTraffic&) = delete;
@@ -34,7 +36,7 @@ class HostTraffic {
   std::pair<std::uint64_t, std::uint64_t> stop();
 
  private:
-  void read_loop(const Mapping& file, bool unchanging, std::uint64_t seed);
+  void read_loop(const Mapping& file, const std::string& path, bool unchanging, std::uint64_t seed);
   void write_loop(const Mapping& file, std::uint64_t seed);
   template <class Body>
   void start(Body body);

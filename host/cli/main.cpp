@@ -33,6 +33,7 @@ constexpr const char* kExitHelp =
 
 constexpr const char* kRunHelp =
     "Files may be larger than the device memory. Workloads that change their file end with a sync.\n"
+    "On files of an `aprime mount` it is that process which runs, with its device; it does not sync.\n"
     "The JSON key 'file' is the file that is changed or, if none is, the first; 'verified' is null without "
     "--verify;\n"
     "the counters include the few granules that carry arguments and results.\n";
@@ -96,8 +97,9 @@ void add_run(CLI::App& app, RunOptions& options, Action& action) {
     command->add_flag("--verify", options.verify, "compare with a computation by plain sequential C++");
     command->add_flag("--json", options.device.json, "print one JSON object on stdout");
     command->footer(std::string(kRunHelp) + kExitHelp);
-    command->callback([&options, &action, arguments, workload] {
+    command->callback([&options, &action, arguments, workload, command] {
       check_device_options(options.device);
+      note_given_options(*command, options.device);
       options.arguments = *arguments;
       action = [&options, workload] { return run_command(*workload, options); };
     });
@@ -130,6 +132,13 @@ void add_mount(CLI::App& app, MountRequest& request, Action& action) {
   mount->add_option("MOUNTPOINT", request.mountpoint, "directory to show it on, outside SOURCE")->required();
   mount->add_flag("--foreground", request.foreground, "serve in this process; Ctrl-C unmounts");
   mount->add_flag("--allow-other", request.options.allow_other, "let other users in, with their own rights");
+  mount
+      ->add_option_function<unsigned>(
+          "--dirty-age",
+          [&request](const unsigned& given) { request.dirty_age = std::chrono::seconds{given}; },
+          "seconds after which bytes that only a device has are copied back; 0: not before they are needed")
+      ->type_name("SECONDS")
+      ->default_str("5");
   add_device_options(*mount, request.device);
   mount->callback([&request, &action] {
     check_device_options(request.device);

@@ -16,6 +16,7 @@
 
 #include "aprime/runtime.hpp"
 #include "host/cli/exit_code.hpp"
+#include "host/cli/run_service.hpp"
 
 namespace aprime::cli {
 namespace {
@@ -59,9 +60,14 @@ class StopOnSignal {
 int serve(const MountRequest& request, const std::function<void(const Mount&)>& tell_ready) {
   allow_many_descriptors();
   StopOnSignal stop;
-  Runtime runtime(request.device.runtime_options());
+  RuntimeOptions runtime_options = request.device.runtime_options();
+  runtime_options.dirty_age_max = request.dirty_age;
+  Runtime runtime(runtime_options);
   {
-    Mount mount = runtime.mount(request.source, request.mountpoint, request.options);
+    RunService runs(runtime, request.device);
+    MountOptions options = request.options;
+    options.serve = [&runs](MountCall& call) { runs.serve(call); };
+    Mount mount = runtime.mount(request.source, request.mountpoint, options);
     tell_ready(mount);
     stop.serve(mount);
   }

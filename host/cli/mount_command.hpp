@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "aprime/mount.hpp"
@@ -13,6 +14,8 @@ struct MountRequest {
   std::string mountpoint;
   MountOptions options;
   DeviceChoice device;
+  /// Of bytes that only a device has, before they are copied home; none if 0.
+  std::chrono::seconds dirty_age{5};
   bool foreground = false;
 };
 

@@ -33,6 +33,13 @@ void TerminalProgress::begin(const std::string& phase, ByteCount total) {
 
 void TerminalProgress::advance(ByteCount done) {
   done_ = done_ + done;
+  heed_interrupts();
+  if (!is_terminal_) return;
+  const Clock::time_point now = Clock::now();
+  if (now - created_ >= kSilence && now - drawn_at_ >= kBetweenDrawings) draw(now);
+}
+
+void TerminalProgress::heed_interrupts() {
   const int arrived = interrupts_.count();
   if (arrived >= (stoppable_ ? 1 : 2)) throw kernels::Interrupted{};
   if (arrived == 1 && !told_to_wait_) {
@@ -42,9 +49,6 @@ void TerminalProgress::advance(ByteCount done) {
         "aprime: finishing first, because the file would be left half changed; interrupt again to stop\n");
     told_to_wait_ = true;
   }
-  if (!is_terminal_) return;
-  const Clock::time_point now = Clock::now();
-  if (now - created_ >= kSilence && now - drawn_at_ >= kBetweenDrawings) draw(now);
 }
 
 void TerminalProgress::draw(Clock::time_point now) {

@@ -21,6 +21,9 @@ class TerminalProgress final : public kernels::Progress {
   void begin(const std::string& phase, ByteCount total) override;
   void advance(ByteCount done) override;
 
+  /// What `advance` does about interrupts; for times when nothing is known to advance. \throws Interrupted
+  void heed_interrupts();
+
   /// Takes the bar off the screen.
   void clear();
 

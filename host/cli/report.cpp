@@ -9,6 +9,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "host/cli/exit_code.hpp"
 #include "host/cli/size_option.hpp"
 
 namespace aprime::cli {
@@ -110,6 +111,16 @@ std::string to_text(const RunReport& report) {
   }
   if (report.verified) line("verified", *report.verified ? "yes" : "NO: " + report.disagreement);
   return text;
+}
+
+int conclude(RunReport& report, kernels::Check* check, bool json) {
+  if (check != nullptr) {
+    report.disagreement = check->disagreement(report.result);
+    report.verified = report.disagreement.empty();
+  }
+  print(json ? to_json(report) : to_text(report));
+  if (report.verified == false) throw Disagreement(fmt::format("{}: {}", report.file, report.disagreement));
+  return ExitCode::done;
 }
 
 void print(const std::string& text) {

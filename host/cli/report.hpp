@@ -41,6 +41,10 @@ nlohmann::ordered_json faults_json(const FaultStats& faults);
 std::string describe_faults(const FaultStats& faults);
 std::string describe_moves(const Stats& stats);
 
+/// The end of a run: asks the check, if there is one, and prints the report. Returns the exit status.
+/// \throws Disagreement if the check finds one, after the report
+int conclude(RunReport& report, kernels::Check* check, bool json);
+
 /// Writes to stdout. \throws std::runtime_error if that fails
 void print(const std::string& text);
 

@@ -45,16 +45,12 @@ std::unique_ptr<os::ListeningSocket> listen_for(std::uint64_t device) {
 
 class Call final : public MountCall {
  public:
-  Call(os::MessageSocket& socket, MountMessage request, std::uint64_t device, const std::string& mountpoint,
-       const CallHandlers& handlers)
-      : socket_(socket),
-        request_(std::move(request)),
-        device_(device),
-        mountpoint_(mountpoint),
-        handlers_(handlers) {}
+  Call(os::MessageSocket& socket, MountMessage request, std::uint64_t device, const CallHandlers& handlers)
+      : socket_(socket), request_(std::move(request)), device_(device), handlers_(handlers) {}
 
   const MountMessage& request() const noexcept override { return request_; }
-  const std::string& mountpoint() const noexcept override { return mountpoint_; }
+  const std::string& source() const noexcept override { return handlers_.source; }
+  const std::string& mountpoint() const noexcept override { return handlers_.mountpoint; }
   Mapping map(const std::string& path, Access access, const MapOptions& options) override {
     return handlers_.map(path, access, options);
   }
@@ -89,7 +85,6 @@ class Call final : public MountCall {
   os::MessageSocket& socket_;
   const MountMessage request_;
   const std::uint64_t device_;
-  const std::string& mountpoint_;
   const CallHandlers& handlers_;
   bool is_over_ = false;
   /// Received while nobody had asked for it.
@@ -98,9 +93,8 @@ class Call final : public MountCall {
 
 }  // namespace
 
-Calls::Calls(std::uint64_t device, std::string mountpoint, CallHandlers handlers)
+Calls::Calls(std::uint64_t device, CallHandlers handlers)
     : device_(device),
-      mountpoint_(std::move(mountpoint)),
       handlers_(std::move(handlers)),
       stop_event_(make_event()),
       socket_(listen_for(device)) {
@@ -158,8 +152,8 @@ void Calls::begin(os::Descriptor connected) {
   if (calls >= kCallsMax) {
     if (socket.has_room())
       socket.send(
-          encode(error_message(Errc::resources,
-                               fmt::format("{}: {} calls are in work; try again later", mountpoint_, calls)),
+          encode(error_message(Errc::resources, fmt::format("{}: {} calls are in work; try again later",
+                                                            handlers_.mountpoint, calls)),
                  device_));
     return;
   }
@@ -195,7 +189,7 @@ void Calls::serve(os::MessageSocket& socket) {
   const std::optional<uid_t> user = socket.peer_user();
   if (user != ::geteuid())
     throw Error(Errc::cannot_open, fmt::format("'{}' is the mount of user {}, who alone may ask its process",
-                                               mountpoint_, ::geteuid()));
+                                               handlers_.mountpoint, ::geteuid()));
   std::string text;
   switch (socket.receive(&text, kRequestPatience)) {
     case Outcome::done: break;
@@ -206,7 +200,7 @@ void Calls::serve(os::MessageSocket& socket) {
     case Outcome::closed:
     case Outcome::stopped: return;
   }
-  Call call(socket, decode(text, device_), device_, mountpoint_, handlers_);
+  Call call(socket, decode(text, device_), device_, handlers_);
   if (call.request().type == "status") {
     call.send(status_message(handlers_.status()));
   } else if (handlers_.serve) {
@@ -214,7 +208,7 @@ void Calls::serve(os::MessageSocket& socket) {
   } else {
     throw Error(Errc::invalid_argument,
                 fmt::format("'{}' is served by a program that does not know '{}': it tells its status only",
-                            mountpoint_, call.request().type));
+                            handlers_.mountpoint, call.request().type));
   }
 }
 

@@ -16,6 +16,8 @@ namespace aprime::mount {
 
 /// What a mount's process answers calls with. Called by several threads at once.
 struct CallHandlers {
+  std::string source;
+  std::string mountpoint;
   std::function<MountStatus()> status;
   std::function<Mapping(const std::string&, Access, const MapOptions&)> map;
   /// For calls of all other types; may be empty.
@@ -26,7 +28,7 @@ struct CallHandlers {
 class Calls {
  public:
   /// Calls are answered from now on. \throws Error(resources)
-  Calls(std::uint64_t device, std::string mountpoint, CallHandlers handlers);
+  Calls(std::uint64_t device, CallHandlers handlers);
   /// As `stop`.
   ~Calls();
   Calls(const Calls&) = delete;
@@ -47,7 +49,6 @@ class Calls {
   void serve(os::MessageSocket& socket);
 
   const std::uint64_t device_;
-  const std::string mountpoint_;
   const CallHandlers handlers_;
   const os::Descriptor stop_event_;
   std::unique_ptr<os::ListeningSocket> socket_;

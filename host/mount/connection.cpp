@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "aprime/error.hpp"
 #include "host/mount/protocol.hpp"
@@ -67,12 +68,13 @@ void Connection::fail_as_ended() const {
 
 void Connection::send(const MountMessage& message) {
   if (socket_.send(encode(message, mount_.device)) == Outcome::done) return;
-  // What was too much to be taken was answered all the same.
-  static_cast<void>(receive(std::chrono::milliseconds{0}));
-  fail_as_ended();
+  // Whoever no longer listens has said why, or has said all.
+  if (!last_answer_) last_answer_ = receive(std::chrono::milliseconds{0});
+  if (!last_answer_) fail_as_ended();
 }
 
 std::optional<MountMessage> Connection::receive(std::chrono::milliseconds patience) {
+  if (last_answer_) return std::exchange(last_answer_, std::nullopt);
   std::string text;
   switch (socket_.receive(&text, patience)) {
     case Outcome::done: break;

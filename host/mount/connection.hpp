@@ -23,6 +23,8 @@ class Connection {
 
   const os::MountEntry mount_;
   os::MessageSocket socket_;
+  /// The last one of a process that takes no more messages.
+  std::optional<MountMessage> last_answer_;
 };
 
 }  // namespace aprime::mount

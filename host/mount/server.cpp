@@ -63,12 +63,14 @@ Server::Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source
 
 void Server::start_calls(const MountOptions& options) {
   CallHandlers handlers;
+  handlers.source = source_path_;
+  handlers.mountpoint = mountpoint_;
   handlers.status = [this] { return status(); };
   handlers.map = [this](const std::string& path, Access access, const MapOptions& how) {
     return map(path, access, how);
   };
   handlers.serve = options.serve;
-  calls_.emplace(device_.load(), mountpoint_, std::move(handlers));
+  calls_.emplace(device_.load(), std::move(handlers));
 }
 
 Server::~Server() { unmount(); }

@@ -32,7 +32,8 @@ class MountCall {
   virtual ~MountCall() = default;
 
   virtual const MountMessage& request() const noexcept = 0;
-  /// Where the mount is; see Mount.
+  /// See Mount.
+  virtual const std::string& source() const noexcept = 0;
   virtual const std::string& mountpoint() const noexcept = 0;
   /// As `Runtime::map`, for a file of the mount by its path below it ("directory/file"). Leads nowhere
   /// outside the source, whatever is there meanwhile. Errors name the file as seen on the mount.
@@ -74,7 +75,7 @@ class MountConnection {
   MountConnection& operator=(MountConnection&&) noexcept;
   ~MountConnection();
 
-  /// \throws Error(cannot_open) if the process is gone
+  /// Does nothing if the process has said its last, which `receive` tells. \throws Error as `receive`
   void send(const MountMessage& message);
   /// The next answer; nothing if none came within `patience`, or a signal did. \throws Error(cannot_open) if
   /// the process is gone or does not understand; Error of any kind that it answers with

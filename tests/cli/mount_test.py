@@ -246,7 +246,7 @@ class Tree(MountedTest):
 
     def test_kernel_of_another_process_on_a_mounted_file(self):
         self.write(self.at("file"), b"Some text. " * 50000)
-        self.run_program(APRIME, "run", "uppercase", self.at("file"), "--verify", "--device-memory", "1M")
+        self.run_program(APRIME, "demo", self.at("file"), "--device-memory", "1M")
         self.assertEqual(self.content(self.plain("file")), b"SOME TEXT. " * 50000)
 
     def test_directory_swapped_for_a_symlink_leads_nowhere(self):

@@ -40,6 +40,7 @@ def make_inputs(folder):
     (folder / "data.bin").write_bytes(b"hay needle hay " * 700_000)
     for name in ("tree", "shown"):
         (folder / name).mkdir()
+    (folder / "tree" / "text.txt").write_text("the quick brown fox\n" * 10_000)
     (folder / "copy.txt").write_text("the quick brown fox\n" * 10_000)
 
 
