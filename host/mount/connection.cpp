@@ -83,9 +83,17 @@ std::optional<MountMessage> Connection::receive(std::chrono::milliseconds patien
     case Outcome::closed:
     case Outcome::stopped: fail_as_ended();
   }
-  MountMessage answer = decode(text, mount_.device);
+  MountMessage answer = understood(text);
   throw_if_error(answer);
   return answer;
+}
+
+MountMessage Connection::understood(const std::string& text) const {
+  try {
+    return decode(text, mount_.device);
+  } catch (const Error& error) {
+    refuse(mount_.point, fmt::format("its process gives an answer that makes no sense: {}", error.what()));
+  }
 }
 
 }  // namespace mount
@@ -107,7 +115,8 @@ MountStatus mount_status(const std::string& path) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
     if (left.count() <= 0)
       mount::refuse(connection.mountpoint(), "its process does not answer; does it hang?");
-    if (const auto answer = connection.receive(left)) return mount::status_of(*answer);
+    if (const auto answer = connection.receive(left))
+      return mount::status_of(*answer, connection.mountpoint());
   }
 }
 

@@ -20,6 +20,7 @@ class Connection {
 
  private:
   [[noreturn]] void fail_as_ended() const;
+  MountMessage understood(const std::string& text) const;
 
   const os::MountEntry mount_;
   os::MessageSocket socket_;

@@ -198,7 +198,7 @@ MountMessage status_message(const MountStatus& status) {
   return {"status", body.dump()};
 }
 
-MountStatus status_of(const MountMessage& answer) {
+MountStatus status_of(const MountMessage& answer, const std::string& mountpoint) {
   try {
     const Json json = Json::parse(answer.body);
     MountStatus status;
@@ -212,7 +212,9 @@ MountStatus status_of(const MountMessage& answer) {
     return status;
   } catch (const Json::exception& error) {
     throw Error(Errc::cannot_open,
-                fmt::format("the mount's process gives an answer that makes no sense: {}", error.what()));
+                fmt::format("cannot use '{}': its process gives an answer that makes no sense: {}",
+                            mountpoint, error.what()),
+                mountpoint);
   }
 }
 

@@ -41,7 +41,7 @@ MountMessage error_message(const std::exception& error);
 void throw_if_error(const MountMessage& answer);
 
 MountMessage status_message(const MountStatus& status);
-/// \throws Error(cannot_open) if it is not such a message
-MountStatus status_of(const MountMessage& answer);
+/// What the process of `mountpoint` answers. \throws Error(cannot_open) if it is not such a message
+MountStatus status_of(const MountMessage& answer, const std::string& mountpoint);
 
 }  // namespace aprime::mount

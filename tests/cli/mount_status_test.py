@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 import subprocess
+import threading
 import unittest
 
 from command import APRIME
@@ -118,6 +119,34 @@ class Status(MountedTest):
         self.assert_refused(1, "status", self.mountpoint, names=[self.mountpoint, "not this user's alone"])
         self.daemon.terminate()
         self.daemon.communicate(timeout=60)
+
+    def test_process_that_answers_otherwise_is_told(self):
+        self.start_mount()
+        path = self.socket_path()
+        os.unlink(path)
+        stranger = socket.socket(socket.AF_UNIX)
+        self.addCleanup(stranger.close)
+        stranger.bind(path)
+        os.chmod(path, 0o600)
+        stranger.listen()
+
+        def answer(text, length):
+            connection, _ = stranger.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(struct.pack("<I", length or len(text)) + text)
+
+        for text, length, names in (
+                (self.message(version=2).encode(), None, ["version 2", "unmount and mount again"]),
+                (self.message(type="status").encode(), None, ["makes no sense"]),
+                (b"x", 0xffffffff, ["makes no sense"]), (b"", 5, ["unmounted meanwhile"]),
+                (b"garbage", None, ["no JSON"])):
+            with self.subTest(text=text):
+                thread = threading.Thread(target=answer, args=(text, length))
+                thread.start()
+                self.assert_refused(1, "status", self.mountpoint, names=[self.mountpoint, *names])
+                thread.join()
+        self.end_daemon(self.daemon)
 
     def test_messages_that_make_no_sense_are_refused_and_harm_nobody(self):
         self.start_mount()
