@@ -68,6 +68,10 @@ std::string type_mounted_at(const std::string& path) {
   return found;
 }
 
+/// Whether that is the error of a mount whose daemon is gone: ECONNABORTED where it went while the request
+/// was on its way.
+bool is_of_lost_daemon(int error) noexcept { return error == ENOTCONN || error == ECONNABORTED; }
+
 bool lies_in(const std::string& path, const std::string& directory) {
   if (directory == "/") return true;
   return path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/');
@@ -102,7 +106,7 @@ std::string canonical_path(const std::string& path) {
   int error = real.empty() ? errno : 0;
   if (error == 0 && ::stat(real.c_str(), &s) == 0 && !S_ISDIR(s.st_mode)) error = ENOTDIR;
   if (error == 0) return real;
-  if (error == ENOTCONN) {
+  if (is_of_lost_daemon(error)) {
     std::string whole = path;
     while (whole.size() > 1 && whole.back() == '/') whole.pop_back();
     const std::size_t slash = whole.rfind('/');
@@ -120,10 +124,10 @@ MountedThere mounted_at(const std::string& canonical, std::string_view type) {
   const std::string found = type_mounted_at(canonical);
   if (found.empty()) return MountedThere::nothing;
   struct ::stat s {};
-  bool is_stale = ::lstat(canonical.c_str(), &s) != 0 && errno == ENOTCONN;
+  bool is_stale = ::lstat(canonical.c_str(), &s) != 0 && is_of_lost_daemon(errno);
   // Attributes may be believed for a while after the daemon has gone; this is always asked.
   struct ::statvfs fs {};
-  if (found == type && ::statvfs(canonical.c_str(), &fs) != 0 && errno == ENOTCONN) is_stale = true;
+  if (found == type && ::statvfs(canonical.c_str(), &fs) != 0 && is_of_lost_daemon(errno)) is_stale = true;
   if (found != type) return is_stale ? MountedThere::other_stale : MountedThere::other;
   return is_stale ? MountedThere::ours_stale : MountedThere::ours;
 }

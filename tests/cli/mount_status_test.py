@@ -4,11 +4,13 @@ does no harm."""
 
 import json
 import os
+import signal
 import socket
 import stat
 import struct
 import subprocess
 import threading
+import time
 import unittest
 
 from command import APRIME
@@ -87,6 +89,18 @@ class Status(MountedTest):
         for path in (self.source, os.path.join(self.directory, "missing"), "/proc"):
             self.assert_refused(1, "status", path, names=[path, "no mount of aprime"])
         self.assert_refused(2, "status", names="MOUNTPOINT")
+
+    def test_mount_whose_daemon_dies_while_it_is_looked_at_is_stale(self):
+        self.start_mount()
+        self.daemon.send_signal(signal.SIGSTOP)
+        asking = subprocess.Popen([APRIME, "status", self.mountpoint], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE)
+        time.sleep(0.5)  # for it to wait for the daemon; should it be slower, it finds the daemon dead
+        self.daemon.kill()
+        out, err = asking.communicate(timeout=60)
+        self.assertEqual((asking.returncode, out), (1, b""))
+        for name in (self.mountpoint, "stale", "aprime unmount"):
+            self.assertIn(name, err.decode())
 
     def test_stale_mount_is_recognised_and_its_socket_goes_with_it(self):
         self.start_mount()
