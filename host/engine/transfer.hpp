@@ -16,8 +16,9 @@ struct Transfer {
   /// Past the page cache: dirty granules of devices go to disk first. `at`, the buffer and its size are
   /// multiples of the file's direct alignment, and `how` is without meaning.
   bool is_direct = false;
-  /// AgentId::mount() for the requests of programs on the mount, whose kernel keeps them coherent with the
-  /// pages that it caches for them: what the mount holds need not be recalled.
+  /// AgentId::mount() for reads by programs on the mount, whose kernel sends what was stored to its pages
+  /// first: they need not be recalled. Not for writes: a page may be asked for again before the bytes are
+  /// home.
   AgentId requester = AgentId::cpu();
 };
 
