@@ -113,6 +113,15 @@ Progress DemandRegion::release(GranuleRange run) noexcept {
   return p;
 }
 
+Progress DemandRegion::try_take(GranuleRange run, std::uint64_t kept) noexcept {
+  const std::shared_lock shared(gate_);
+  if (paged_count(run) != 0)
+    return {GranuleCount{0}, {Errc::resources, EAGAIN, params_.granule.offset_of(run.first)}};
+  const Progress p = kept != 0 ? FramedRegion::protect(run) : FramedRegion::release(run);
+  note_rights(p, run, kept);
+  return p;
+}
+
 Progress DemandRegion::copy_home(GranuleRange run, HomePort& home) noexcept {
   const std::shared_lock shared(gate_);
   return in_two_parts(

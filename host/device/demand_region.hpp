@@ -37,6 +37,8 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   Progress grant_write(GranuleRange run) noexcept override;
   Progress protect(GranuleRange run) noexcept override;
   Progress release(GranuleRange run) noexcept override;
+  Progress try_protect(GranuleRange run) noexcept override { return try_take(run, detail::PageEntry::kRead); }
+  Progress try_release(GranuleRange run) noexcept override { return try_take(run, 0); }
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
   Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
@@ -69,6 +71,9 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   Progress publish(GranuleRange run, Right right) noexcept;
   /// Takes the write right, or all. Stops where device threads do not let go.
   Progress take(detail::PagingOp op, GranuleRange run) noexcept;
+
+  /// Takes all rights but `kept`, unless a kernel that runs may hold one by a pin.
+  Progress try_take(GranuleRange run, std::uint64_t kept) noexcept;
 
   /// How many granules of the run, from its first on, a kernel may fault on: a file may have grown since its
   /// table was made.

@@ -90,6 +90,10 @@ class Region {
   /// Takes every right and forgets the bytes. When it returns no device thread can still load. Valid answers:
   /// ok; resources (nothing was taken).
   virtual Progress release(GranuleRange run) noexcept = 0;
+  /// The same two for callers that may not wait for device threads: where one might have to be waited for
+  /// before it lets go, the answer is resources with EAGAIN, and nothing was taken.
+  virtual Progress try_protect(GranuleRange run) noexcept { return protect(run); }
+  virtual Progress try_release(GranuleRange run) noexcept { return release(run); }
   /// Copies protected granules to home. Valid answers: ok; io; no_space.
   virtual Progress copy_home(GranuleRange run, HomePort& home) noexcept = 0;
   /// Reads bytes of a protected granule's copy, from `offset` bytes into it.

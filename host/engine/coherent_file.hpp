@@ -54,7 +54,13 @@ enum class Patience : std::uint8_t {
   /// whom the recall may be waiting for.
   unless_recalled,
   skip,  ///< leaves them as they are (background work must not queue behind a long launch)
+  /// Leaves them as they are, too, and also what a device would have to be waited for to let go. For those
+  /// who may wait for nobody.
+  at_once,
 };
+constexpr bool leaves_busy_alone(Patience p) noexcept {
+  return p == Patience::skip || p == Patience::at_once;
+}
 
 /// What is asked of a run of granules.
 struct Demand {
@@ -147,9 +153,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // its kernel caches until the granule is recalled.
   /// Reads for a page that the kernel is about to cache, and holds locked meanwhile; the mount owns its
   /// granules afterwards. A granule that is being recalled just now is read all the same, and recalled once
-  /// more. Where `patience` is skip, fails with EAGAIN if a granule cannot be had at once, or only from a
-  /// device. \pre the range is in the file
-  Status page_in(ByteOffset at, std::span<std::byte> into, Patience patience) noexcept;
+  /// more. A guess never waits: it fails with EAGAIN if a granule cannot be had at once, or only from a
+  /// device though no program works near by. \pre the range is in the file
+  Status page_in(ByteOffset at, std::span<std::byte> into, bool is_guess) noexcept;
   /// Writes what a program has stored to a cached page.
   Status page_out(ByteOffset at, std::span<const std::byte> from) noexcept;
 
@@ -189,12 +195,12 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   // steps.cpp: what each step does to the hardware and the bytes. Each ends in `settle`.
   Status take_step(Run& run, Step step, const Demand& demand) noexcept;
-  Status protect(Run& run, AgentId requester) noexcept;
+  Status protect(Run& run, const Demand& demand) noexcept;
   Status recall(Run& run, AgentId requester) noexcept;
   Status do_mounts_own(Run& run, const Demand& demand) noexcept;
   Status copy_home(Run& run, AgentId requester) noexcept;
-  Status revoke(Run& run, Step step, AgentId requester) noexcept;
-  Status release(Run& run, unsigned device, Step step, AgentId requester) noexcept;
+  Status revoke(Run& run, Step step, const Demand& demand) noexcept;
+  Status release(Run& run, unsigned device, Step step, AgentId requester, Patience patience) noexcept;
   Status fill(Run& run, Step step, const Demand& demand) noexcept;
   Progress copy_out(GranuleRange run, device::Region& region) noexcept;
   Status grant_to_host(Run& run, Step step, const Demand& demand) noexcept;
@@ -203,7 +209,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status set_views(Run& run, HostView* only, os::Protection p) noexcept;
 
   // mount_pages.cpp
-  Status give_to_mount(GranuleIndex g, Patience patience) noexcept;
+  Status give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept;
+  bool is_near_use(GranuleRange guess) const noexcept;
   void recall_all(GranuleRange range) noexcept;
 
   // frames.cpp: where A' lies.

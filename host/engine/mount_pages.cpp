@@ -18,22 +18,23 @@ bool has_device(coherence::AgentSet agents) noexcept {
 
 }  // namespace
 
-Status CoherentFile::page_in(ByteOffset at, std::span<std::byte> into, Patience patience) noexcept {
+Status CoherentFile::page_in(ByteOffset at, std::span<std::byte> into, bool is_guess) noexcept {
   const GranuleRange granules = granule_.covering({at, ByteCount{into.size()}});
+  const Patience patience = is_guess ? Patience::at_once : Patience::unless_recalled;
+  const bool from_devices = !is_guess || is_near_use(granules);
   for (std::uint64_t i = 0; i < granules.count.value; ++i) {
-    const Status status = give_to_mount(granules.first + GranuleCount{i}, patience);
+    const Status status = give_to_mount(granules.first + GranuleCount{i}, patience, from_devices);
     if (!status.is_ok()) return status;
   }
   // A recall may begin now. It waits for the page that this is the answer for.
   return file_.read(at, into);
 }
 
-Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience) noexcept {
+Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept {
   const Demand demand{.event = Event::read, .requester = AgentId::mount(), .patience = patience};
   const Status not_now{Errc::resources, EAGAIN, granule_.offset_of(g)};
   for (;;) {
-    // A guess takes nothing from a device.
-    if (patience == Patience::skip && has_device(directory_.load(g).state().holders())) return not_now;
+    if (!from_devices && has_device(directory_.load(g).state().holders())) return not_now;
     const Status status = perform({g, GranuleCount{1}}, demand);
     if (!status.is_ok()) return status;
     const sync::Lock lock(late_mutex_);
@@ -47,8 +48,17 @@ Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience) noexcept {
         return {Errc::resources, ENOMEM, granule_.offset_of(g)};
       }
     }
-    if (patience == Patience::skip) return not_now;
+    if (patience == Patience::at_once) return not_now;
   }
+}
+
+/// Whether a program has pages of what the kernel guesses that it will use, or of what comes before that:
+/// then it is likely to go on there. The kernel guesses up to one window ahead of the page that is used next.
+bool CoherentFile::is_near_use(GranuleRange guess) const noexcept {
+  const std::uint64_t before = std::min(guess.first.value, guess.count.value + 1);
+  for (std::uint64_t g = guess.first.value - before; g < guess.end().value; ++g)
+    if (directory_.load(GranuleIndex{g}).state().owner.is_mount()) return true;
+  return false;
 }
 
 Status CoherentFile::recall(Run& run, AgentId requester) noexcept {

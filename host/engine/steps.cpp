@@ -6,12 +6,14 @@ namespace aprime::engine {
 
 Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexcept {
   switch (step) {
-    case Step::protect: return protect(run, demand.requester);
+    case Step::protect: return protect(run, demand);
     case Step::copy_home: return copy_home(run, demand.requester);
     case Step::revoke_others:
-    case Step::revoke_devices: return revoke(run, step, demand.requester);
-    case Step::drop: return release(run, run.state.owner.device_number(), step, demand.requester);
-    case Step::release: return release(run, demand.requester.device_number(), step, demand.requester);
+    case Step::revoke_devices: return revoke(run, step, demand);
+    case Step::drop:
+      return release(run, run.state.owner.device_number(), step, demand.requester, demand.patience);
+    case Step::release:
+      return release(run, demand.requester.device_number(), step, demand.requester, demand.patience);
     case Step::fill:
     case Step::adopt: return fill(run, step, demand);
     case Step::grant_read: return grant_to_host(run, step, demand);
@@ -27,11 +29,15 @@ Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexce
   return {};
 }
 
-Status CoherentFile::protect(Run& run, AgentId requester) noexcept {
+Status CoherentFile::protect(Run& run, const Demand& demand) noexcept {
+  const AgentId requester = demand.requester;
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
-  if (run.state.owner.is_device())
-    return settle(run, regions_[run.state.owner.device_number()]->protect(run.range), Step::protect,
+  if (run.state.owner.is_device()) {
+    device::Region& region = *regions_[run.state.owner.device_number()];
+    const bool at_once = demand.patience == Patience::at_once;
+    return settle(run, at_once ? region.try_protect(run.range) : region.protect(run.range), Step::protect,
                   requester);
+  }
   if (run.state.owner.is_mount()) return recall(run, requester);
   const ViewGate::Pass pass(view_gate_);
   const Status status = set_views(run, nullptr, os::Protection::read);
@@ -54,14 +60,15 @@ Status CoherentFile::copy_home(Run& run, AgentId requester) noexcept {
   return settle(run, p, Step::copy_home, requester);
 }
 
-Status CoherentFile::revoke(Run& run, Step step, AgentId requester) noexcept {
+Status CoherentFile::revoke(Run& run, Step step, const Demand& demand) noexcept {
+  const AgentId requester = demand.requester;
   Status first_error;
   for (unsigned d = 0; d < devices_.size() && !run.range.empty(); ++d) {
     const AgentId agent = AgentId::device(d);
     const bool keeps = step == Step::revoke_others && agent == requester;
     if (keeps || run.state.kind != coherence::Kind::shared || !run.state.readers.contains(agent)) continue;
     // One device after the other through the door, so that the directory is right if one of them fails.
-    const Status status = release(run, d, Step::release, agent);
+    const Status status = release(run, d, Step::release, agent, demand.patience);
     if (first_error.is_ok()) first_error = status;
   }
   if (run.range.empty()) return first_error;
@@ -78,9 +85,12 @@ Status CoherentFile::revoke(Run& run, Step step, AgentId requester) noexcept {
   return first_error.is_ok() ? settled : first_error;
 }
 
-Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId requester) noexcept {
+Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId requester,
+                             Patience patience) noexcept {
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
-  const Progress p = regions_[device]->release(run.range);
+  device::Region& region = *regions_[device];
+  const Progress p =
+      patience == Patience::at_once ? region.try_release(run.range) : region.release(run.range);
   mark_clean({run.range.first, p.done}, device);
   free_frames({run.range.first, p.done}, device);
   return settle(run, p, step, requester);

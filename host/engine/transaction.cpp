@@ -48,7 +48,7 @@ bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) no
     return demand.shuts_out_host ||
            disturbs_pins(s, plan(s, demand.event, demand.requester), demand.event, demand.requester);
   };
-  if (demand.patience == Patience::skip) {
+  if (leaves_busy_alone(demand.patience)) {
     run.state = seen.state();
     if (plan(run.state, demand.event, demand.requester).empty()) return false;
     return directory_.try_begin(g, disturbs(run.state), &run.state);

@@ -63,7 +63,7 @@ int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std:
     // What reaches beyond one granule is a guess of the kernel's (read-ahead), which comes back page by page
     // if it must. It may not wait: whoever has one of the granules pinned may wait for a page of another.
     const bool is_guess = file.granule().covering({ByteOffset{at}, ByteCount{part.size()}}).count.value > 1;
-    status = file.page_in(ByteOffset{at}, part, is_guess ? Patience::skip : Patience::unless_recalled);
+    status = file.page_in(ByteOffset{at}, part, is_guess);
   } else {
     // What programs have stored to pages that the kernel has, it has sent before it asks.
     engine::Transfer transfer = transfer_of(file, request, at, part);

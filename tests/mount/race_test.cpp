@@ -272,13 +272,18 @@ TEST_P(MountRaces, request_spans_a_pinned_granule_and_one_that_is_recalled) {
   std::future<void> stored =
       std::async(std::launch::async, [&] { mounted_.device_stores(read, bytes(0, 2 * kGranule), 2); });
   recall.wait();
-  Hold refused({Call::reply_error, When::before, bytes(kGranule - 1, 2), FUSE_READ});
-  Hold waits({Call::request, When::before, page(0), FUSE_READ, 2});
+  // A device with page faults pins nothing: what the kernel reads ahead it can have at once.
+  const bool is_pinned = GetParam() == DeviceKind::emulated_strict;
+  Hold answered(
+      {is_pinned ? Call::reply_error : Call::reply_bytes, When::before, bytes(kGranule - 1, 2), FUSE_READ});
   reader.begin(fmt::format("read 0 {}", 2 * kGranule));
-  refused.wait();
-  refused.release();
-  waits.wait();  // for the first page alone
-  waits.release();
+  answered.wait();
+  if (is_pinned) {
+    Hold waits({Call::request, When::before, page(0), FUSE_READ});
+    answered.release();
+    waits.wait();  // for the first page alone
+  }
+  answered.release();
   recall.release();
   stored.get();
   static_cast<void>(reader.end());

@@ -1,0 +1,102 @@
+// What the kernel reads ahead of a program is a guess: it follows a program that works through a file that a
+// device has, takes nothing from the device otherwise, and waits for nobody.
+
+#include <linux/fuse.h>
+
+#include <atomic>
+#include <future>
+#include <string>
+
+#include "aprime/device_span.hpp"
+#include "tests/mount/held_calls.hpp"
+#include "tests/mount/mounted.hpp"
+
+namespace aprime {
+namespace {
+
+using test::all;
+using test::bytes;
+using test::Call;
+using test::Client;
+using test::Hold;
+using test::kGranule;
+using test::Moment;
+using test::Mounted;
+using test::When;
+
+constexpr std::uint64_t kPage = 4096;
+/// More than the kernel reads ahead, several times.
+constexpr std::uint64_t kPages = 512;
+constexpr std::uint64_t kSize = kPages * kPage;
+
+/// Has a granule pinned, until it is told to let go.
+struct KeepPinned {
+  APRIME_DEVICE void operator()(device_span<unsigned char> bytes, std::atomic<bool>* is_pinned,
+                                const std::atomic<bool>* lets_go) const {
+    const PinnedSpan<unsigned char> part = bytes.pin_span(0, bytes.size());
+    part[0] = 2;
+    is_pinned->store(true);
+    is_pinned->notify_all();
+    lets_go->wait(false);
+  }
+};
+
+class ReadAhead : public testing::TestWithParam<DeviceKind> {
+ protected:
+  ReadAhead() {
+    mounted_.make("file", std::string(kSize, 'h'));
+    mapping_ = mounted_.map("file");
+    client_.must("open " + mounted_.at("file"));
+    client_.must("map");
+    mounted_.device_stores(mapping_, bytes(0, kSize), 1);
+  }
+  ~ReadAhead() override { mapping_ = Mapping(); }
+
+  std::uint64_t granules_come_home() { return mounted_.runtime().stats().granules_copied_back; }
+
+  Mounted mounted_{GetParam(), HostAccess::adaptive, ByteCount{4 << 20}};
+  Mapping mapping_;
+  Client client_;
+};
+
+TEST_P(ReadAhead, follows_a_program_through_what_a_device_has) {
+  const Hold requests({Call::request, When::before, bytes(0, kSize), FUSE_READ, 0});
+  EXPECT_EQ(client_.bytes("load 0 " + std::to_string(kSize)), all(kSize, 1));
+  EXPECT_LT(requests.count(), kPages / 2) << "one for each page, or nearly";
+  EXPECT_EQ(granules_come_home(), kSize / kGranule);
+}
+
+TEST_P(ReadAhead, takes_nothing_where_no_program_works) {
+  std::uint64_t expected = 0;
+  for (const std::uint64_t page : {0, 200, 400}) {
+    EXPECT_EQ(client_.bytes("load " + std::to_string(page * kPage) + " 1"), all(1, 1));
+    EXPECT_EQ(granules_come_home(), ++expected) << page;
+  }
+}
+
+TEST_P(ReadAhead, waits_for_no_pin_of_a_running_kernel) {
+  constexpr std::uint64_t kPinned = 300 * kPage / kGranule * kGranule;
+  std::atomic<bool> is_pinned{false}, lets_go{false};
+  std::future<void> pinned = std::async(std::launch::async, [&] {
+    mounted_.runtime()
+        .launch(Grid::cover(1, 1), KeepPinned{}, demand_read_write(mapping_, bytes(kPinned, kGranule)),
+                &is_pinned, static_cast<const std::atomic<bool>*>(&lets_go))
+        .wait();
+  });
+  is_pinned.wait(false);
+  client_.begin("load 0 " + std::to_string(kPinned));
+  std::future<std::string> loaded = std::async(std::launch::async, [&] { return client_.end(); });
+  EXPECT_EQ(loaded.wait_for(std::chrono::seconds(20)), std::future_status::ready)
+      << "what was read ahead waits for the kernel";
+  lets_go.store(true);
+  lets_go.notify_all();
+  EXPECT_EQ(loaded.get(), "ok " + all(kPinned, 1));
+  pinned.get();
+  EXPECT_EQ(client_.bytes("load " + std::to_string(kPinned) + " 2"), all(1, 2) + all(1, 1));
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, ReadAhead, testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict),
+                         test::name_of_kind);
+
+}  // namespace
+}  // namespace aprime
