@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -27,6 +28,38 @@ os::Descriptor make_event() {
   return event;
 }
 
+/// How one worker waits for a request. Each has an epoll descriptor of its own, by which the kernel wakes one
+/// of those that wait for each request, not all. Without one (there may be no descriptor left) it waits with
+/// poll, and is woken too often.
+class RequestWait {
+ public:
+  RequestWait(int requests, int stop)
+      : what_{{{requests, POLLIN, 0}, {stop, POLLIN, 0}}}, epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
+    if (epoll_ && (!add(requests, EPOLLIN | EPOLLEXCLUSIVE) || !add(stop, EPOLLIN)))
+      epoll_ = os::Descriptor();
+  }
+
+  /// False: there is nothing more to be done.
+  bool wait() {
+    for (;;) {
+      epoll_event event{};
+      const int ready =
+          epoll_ ? ::epoll_wait(epoll_.get(), &event, 1, -1) : ::poll(what_.data(), what_.size(), -1);
+      if (ready < 0 && errno == EINTR) continue;
+      return ready > 0 && (epoll_ ? event.data.fd == what_[0].fd : what_[1].revents == 0);
+    }
+  }
+
+ private:
+  bool add(int fd, std::uint32_t events) {
+    epoll_event event{.events = events, .data = {.fd = fd}};
+    return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+  }
+
+  std::array<pollfd, 2> what_;
+  os::Descriptor epoll_;
+};
+
 }  // namespace
 
 Workers::Workers(fuse_session& session) : session_(session), stop_event_(make_event()) {}
@@ -34,7 +67,7 @@ Workers::Workers(fuse_session& session) : session_(session), stop_event_(make_ev
 Workers::~Workers() { stop(); }
 
 void Workers::start() {
-  // Several workers may see the same request arrive; all but one of them must find nothing, and not sleep on.
+  // Several workers may see the same request; all but one of them must find nothing, and not sleep on.
   const int fd = ::fuse_session_fd(&session_);
   if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) != 0)
     throw os::failure(Errc::resources, "cannot prepare /dev/fuse", errno);
@@ -63,8 +96,9 @@ void Workers::run(std::list<std::thread>::iterator self) noexcept {
 }
 
 void Workers::serve() noexcept {
+  RequestWait next(::fuse_session_fd(&session_), stop_event_.get());
   fuse_buf request{};
-  while (wait_for_request()) {
+  while (next.wait()) {
     const int got = ::fuse_session_receive_buf(&session_, &request);
     if (got == -EAGAIN || got == -EINTR) continue;
     if (got <= 0) break;  // unmounted
@@ -78,15 +112,6 @@ void Workers::serve() noexcept {
   std::free(request.mem);
   const sync::Lock lock(mutex_);
   --idle_;
-}
-
-bool Workers::wait_for_request() noexcept {
-  std::array<pollfd, 2> what{{{::fuse_session_fd(&session_), POLLIN, 0}, {stop_event_.get(), POLLIN, 0}}};
-  for (;;) {
-    const int ready = ::poll(what.data(), what.size(), -1);
-    if (ready < 0 && errno == EINTR) continue;
-    return ready > 0 && what[1].revents == 0;
-  }
 }
 
 void Workers::begin_work() noexcept {

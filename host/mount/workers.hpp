@@ -38,7 +38,6 @@ class Workers {
   void begin_work() noexcept;
   /// False if this worker is one too many.
   bool end_work() noexcept;
-  bool wait_for_request() noexcept;
 
   fuse_session& session_;
   const os::Descriptor stop_event_;
