@@ -51,10 +51,7 @@ std::string Directory::make_directory(const std::string& name) const {
 }
 
 std::string Directory::make_file(const std::string& name, ByteCount size) const {
-  const PlainFile content(size, true);
-  std::filesystem::copy_file(content.path(), at(name));
-  const OpenFile copied(at(name), O_RDWR);
-  check(::fdatasync(copied.fd()) == 0, "fdatasync");
+  write_content(OpenFile(at(name), O_CREAT | O_EXCL | O_WRONLY).fd(), size);
   return at(name);
 }
 
@@ -182,7 +179,7 @@ void BareMount::invalidate(std::uint64_t at, std::uint64_t size) {
         "notify_inval_inode");
 }
 
-OpenFile::OpenFile(const std::string& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC)) {
+OpenFile::OpenFile(const std::string& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
   check(fd_ >= 0, path.c_str());
 }
 

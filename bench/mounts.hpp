@@ -46,7 +46,7 @@ class PassthroughExample {
 };
 
 /// A FUSE mount of one file, "file", with nothing behind its requests but pread and pwrite of another one:
-/// what invalidation costs by itself. Served by two threads.
+/// what requests and invalidation cost by themselves. Served by two threads.
 class BareMount {
  public:
   BareMount(const std::string& backing, ByteCount size, const std::string& mountpoint);

@@ -42,18 +42,21 @@ void check(bool ok, const char* what) {
 
 PlainFile::PlainFile(ByteCount size, bool dense) : fd_(open_unnamed()), size_(size) {
   check(::ftruncate(fd_, static_cast<off_t>(size.value)) == 0, "ftruncate");
-  if (!dense) return;
-  std::vector<std::byte> block(std::size_t{1} << 20);
-  for (std::size_t i = 0; i < block.size(); ++i) block[i] = static_cast<std::byte>(i * 37 >> 3);
-  for (std::uint64_t at = 0; at < size.value; at += block.size())
-    write_all(fd_, at,
-              std::span(block).first(static_cast<std::size_t>(std::min(size.value - at, block.size()))));
-  sync();
+  if (dense) write_content(fd_, size);
 }
 
 PlainFile::~PlainFile() { ::close(fd_); }
 
 std::string PlainFile::path() const { return "/proc/self/fd/" + std::to_string(fd_); }
+
+void write_content(int fd, ByteCount size) {
+  std::vector<std::byte> block(std::size_t{1} << 20);
+  for (std::size_t i = 0; i < block.size(); ++i) block[i] = static_cast<std::byte>(i * 37 >> 3);
+  for (std::uint64_t at = 0; at < size.value; at += block.size())
+    write_all(fd, at,
+              std::span(block).first(static_cast<std::size_t>(std::min(size.value - at, block.size()))));
+  check(::fdatasync(fd) == 0, "fdatasync");
+}
 
 void PlainFile::sync() const { check(::fdatasync(fd_) == 0, "fdatasync"); }
 

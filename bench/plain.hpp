@@ -105,6 +105,9 @@ class SignalScope {
   struct sigaction before_ {};
 };
 
+/// Gives a file content, durable and in the page cache. Written in large blocks, so that its pages lie
+/// together there as those of a file do that was read from the disk.
+void write_content(int fd, ByteCount size);
 void write_all(int fd, std::uint64_t at, std::span<const std::byte> from);
 void read_all(int fd, std::uint64_t at, std::span<std::byte> into);
 
