@@ -29,6 +29,14 @@ nlohmann::ordered_json json_of(const FileStatus& file) {
           {"last_error", file.last_error}};
 }
 
+/// As much of the files as only a device has. The devices count granules, which may reach beyond a file's
+/// end.
+ByteCount dirty_bytes(const MountStatus& status) {
+  ByteCount sum;
+  for (const FileStatus& file : status.files) sum.value += file.dirty_bytes.value;
+  return sum;
+}
+
 std::string to_json(const MountStatus& status) {
   const Stats& s = status.stats;
   nlohmann::ordered_json json;
@@ -42,7 +50,7 @@ std::string to_json(const MountStatus& status) {
   }
   json["files"] = nlohmann::ordered_json::array();
   for (const FileStatus& file : status.files) json["files"].push_back(json_of(file));
-  json["dirty_bytes"] = s.dirty_bytes;
+  json["dirty_bytes"] = dirty_bytes(status).value;
   json["resident_bytes"] = s.resident_bytes;
   json["faults"] = faults_json(s.faults);
   json["bytes_filled"] = s.bytes_filled;
@@ -83,7 +91,7 @@ std::string to_text(const MountStatus& status) {
   for (const DeviceInfo& d : status.devices)
     line("device", fmt::format("{}, {} of memory; {}", d.name, format_size(d.memory), d.chosen_because));
   line("dirty", fmt::format("{} exist only on a device; {} of device memory in use",
-                            format_size(ByteCount{s.dirty_bytes}), format_size(ByteCount{s.resident_bytes})));
+                            format_size(dirty_bytes(status)), format_size(ByteCount{s.resident_bytes})));
   line("faults", describe_faults(s.faults));
   line("moved", describe_moves(s));
   line("errors", fmt::format("{} failed writebacks", s.writeback_errors));
