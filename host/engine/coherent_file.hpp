@@ -25,6 +25,7 @@
 #include "host/engine/view_gate.hpp"
 #include "host/engine/writeback_errors.hpp"
 #include "host/os/file.hpp"
+#include "host/os/gate.hpp"
 #include "host/sync/mutex.hpp"
 #include "host/trace/trace.hpp"
 
@@ -117,6 +118,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// The same for [first, first + 1) at least and up to `wanted` as far as the neighbours can be had at once.
   Status perform_batch(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;
   void unpin(GranuleRange range) noexcept;
+
+  /// Shared by launches that take leases here, had alone by one that must not meet them: see LeaseGates.
+  os::Gate& lease_gate() noexcept { return lease_gate_; }
 
   /// Gives the frame of a granule back to the device's pool, if it can be had at once. Called for another
   /// file's or this file's fault.
@@ -239,6 +243,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Directory directory_;
   std::vector<AttachedRegion> regions_;
 
+  os::Gate lease_gate_;
   ViewGate view_gate_;
   /// Changed with the gate closed, read by those who passed it.
   std::vector<HostView*> views_;

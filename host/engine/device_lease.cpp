@@ -54,12 +54,14 @@ ByteCount bytes_of(const Ranges& ranges) noexcept {
 
 }  // namespace
 
-DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests) : slot_(slot) {
+DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests)
+    : DeviceLeases(slot, requests, None{}) {
   std::vector<Held> wanted = merged(requests);
   const FrameCount frames = frames_of_all(wanted);
   const trace::Range range(slot_.tracer(), trace::Kind::lease, bytes_of(wanted));
   try {
     if (!acquire_each(wanted)) acquire_packed(wanted, frames);
+    gates_.leases_are_taken();
   } catch (...) {
     release_all();
     throw;
@@ -69,7 +71,7 @@ DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> reques
 std::unique_ptr<DeviceLeases> DeviceLeases::beside(std::span<const LeasedRange> running, DeviceSlot& slot,
                                                    std::span<const FileRequest> requests) noexcept {
   try {
-    std::unique_ptr<DeviceLeases> leases(new DeviceLeases(slot));
+    std::unique_ptr<DeviceLeases> leases(new DeviceLeases(slot, requests, None{}));
     leases->running_ = running;
     std::vector<Held> wanted = merged(requests);
     for (const Held& w : wanted)
@@ -77,6 +79,7 @@ std::unique_ptr<DeviceLeases> DeviceLeases::beside(std::span<const LeasedRange> 
     const trace::Range range(slot.tracer(), trace::Kind::lease, bytes_of(wanted));
     const bool has_all = leases->acquire_each(wanted);
     leases->running_.reset();
+    leases->gates_.leases_are_taken();
     return has_all ? std::move(leases) : nullptr;
   } catch (const std::exception&) {
     return nullptr;

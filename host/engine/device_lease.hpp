@@ -7,6 +7,7 @@
 
 #include "aprime/launch.hpp"
 #include "host/engine/coherent_file.hpp"
+#include "host/engine/lease_gates.hpp"
 
 namespace aprime::engine {
 
@@ -36,7 +37,7 @@ struct LeasedRange {
 /// who waits for a granule holds only lower ones. A device has at most two launches with leases: one that
 /// runs, and waits for nothing, and one that takes its own meanwhile (`beside`), or has them all and waits
 /// for the one that runs. So each wait for a granule is for a launch that runs or soon will, or for one that
-/// waits for a higher granule itself.
+/// waits for a higher granule itself. Launches that fault, too, are kept apart: see LeaseGates.
 class DeviceLeases {
  public:
   /// Takes them all, and waits as long as it takes. \pre no other launch of the device holds leases
@@ -70,7 +71,10 @@ class DeviceLeases {
     bool is_open = false;
   };
 
-  explicit DeviceLeases(DeviceSlot& slot) noexcept : slot_(slot) {}
+  /// Nothing yet.
+  struct None {};
+  DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> requests, None)
+      : slot_(slot), gates_(requests) {}
 
   static std::vector<Held> merged(std::span<const FileRequest> requests);
   /// \throws Error(device_memory)
@@ -105,6 +109,8 @@ class DeviceLeases {
   void release_all() noexcept;
 
   DeviceSlot& slot_;
+  /// Passed before anything is taken, and left after everything is let go.
+  LeaseGates gates_;
   std::vector<Held> held_;
   /// While leases are taken beside a running launch.
   std::optional<std::span<const LeasedRange>> running_;

@@ -1,0 +1,115 @@
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "tests/contract/contract.hpp"
+
+// Launches that lease some ranges and fault on others, on devices that want what the other one has: none
+// waits for ever.
+
+namespace aprime::contract {
+namespace {
+
+class MixedLaunches : public Contract {};
+APRIME_WATCHING_SUITE(MixedLaunches);
+
+using Flag = std::atomic<bool>;
+constexpr Grid kOneThread{{1}, {1}};
+
+/// Has its lease; faults on the other range when it is told to go on.
+struct IncrementBoth {
+  void operator()(LeasedSpan<Byte> leased, device_span<Byte> other, Flag* has_begun, const Flag* go) const {
+    has_begun->store(true);
+    while (!go->load()) std::this_thread::yield();
+    leased[0] = static_cast<Byte>(leased[0] + 1);
+    other.store(0, static_cast<Byte>(other.load(0) + 1));
+  }
+};
+struct IncrementTwo {
+  void operator()(LeasedSpan<Byte> one, LeasedSpan<Byte> two) const {
+    one[0] = static_cast<Byte>(one[0] + 1);
+    two[0] = static_cast<Byte>(two[0] + 1);
+  }
+};
+
+/// If launches wait for each other the test has failed, and hangs then: nothing gets rid of them.
+void expect_end(const Completion& launch) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!launch.done()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "launches wait for each other";
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_NO_THROW(launch.wait());
+}
+
+/// Time for what may happen meanwhile. No result depends on it.
+void meanwhile() { std::this_thread::sleep_for(std::chrono::milliseconds(100)); }
+
+struct Pair {
+  explicit Pair(const Personality& personality) : world(personality, {.devices = 2}) {
+    for (Mapping& m : files) m = world.map_new(Bytes(kGranule));
+  }
+  Completion both(unsigned device, const Mapping& leased, const Mapping& other) {
+    return world.runtime().launch(kOneThread, {.device = device, .name = {}}, IncrementBoth{},
+                                  aprime::read_write(leased), aprime::demand_read_write(other),
+                                  &begun[device], static_cast<const Flag*>(&go));
+  }
+  void expect(unsigned value) const {
+    for (const Mapping& m : files) EXPECT_EQ(read_bytes(m, range(0, 1)), constant(1, value));
+  }
+
+  World world;
+  std::array<Mapping, 2> files;
+  std::array<Flag, 2> begun{};
+  Flag go{false};
+};
+
+TEST_P(MixedLaunches, each_faults_on_what_the_other_has_leased) {
+  Pair p(GetParam());
+  const Completion first = p.both(0, p.files[0], p.files[1]);
+  const Completion second = p.both(1, p.files[1], p.files[0]);
+  meanwhile();
+  p.go = true;
+  expect_end(first);
+  expect_end(second);
+  p.expect(2);
+}
+
+TEST_P(MixedLaunches, one_faults_on_what_another_has_that_waits_for_its_lease) {
+  for (const unsigned leased : {0u, 1u}) {
+    Pair p(GetParam());
+    const Mapping& mine = p.files[leased];
+    const Mapping& other = p.files[1 - leased];
+    const Completion first = p.both(0, mine, other);
+    while (!p.begun[0]) std::this_thread::yield();
+    const Completion second = p.world.runtime().launch(kOneThread, {.device = 1, .name = {}}, IncrementTwo{},
+                                                       aprime::read_write(mine), aprime::read_write(other));
+    meanwhile();
+    p.go = true;
+    expect_end(first);
+    expect_end(second);
+    p.expect(2);
+  }
+}
+
+TEST_P(MixedLaunches, leases_of_one_file_at_both_ends_and_faults_between) {
+  Pair p(GetParam());
+  const Mapping m = p.world.map_new(Bytes(4 * kGranule));
+  const auto launch = [&](unsigned device, std::uint64_t leased, std::uint64_t other) {
+    return p.world.runtime().launch(
+        kOneThread, {.device = device, .name = {}}, IncrementBoth{}, aprime::read_write(m, granules(leased)),
+        aprime::demand_read_write(m, granules(other)), &p.begun[device], static_cast<const Flag*>(&p.go));
+  };
+  const Completion first = launch(0, 0, 3);
+  const Completion second = launch(1, 3, 0);
+  meanwhile();
+  p.go = true;
+  expect_end(first);
+  expect_end(second);
+  for (const std::uint64_t g : {0, 3}) EXPECT_EQ(read_bytes(m, range(g * kGranule, 1)), constant(1, 2)) << g;
+}
+
+}  // namespace
+}  // namespace aprime::contract
