@@ -26,6 +26,7 @@ CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceS
   const GranuleCount granules{std::max<std::uint64_t>(1, granule_.count_for(size.size).value)};
   directory_.reserve(granules);
   unsynced_.reserve(granules);
+  mounted_.reserve(granules);
   file_.extend_alias(size.size);
   for (DeviceSlot* slot : devices_)
     regions_.emplace_back(
@@ -58,6 +59,7 @@ void CoherentFile::reserve(ByteCount size) {
   const GranuleCount granules = granule_.count_for(size);
   directory_.reserve(granules);
   unsynced_.reserve(granules);
+  mounted_.reserve(granules);
   file_.extend_alias(size);
   for (const auto& region : regions_)
     if (!region->reserve(granules).is_ok())

@@ -17,11 +17,11 @@
 #include "host/engine/counters.hpp"
 #include "host/engine/device_slot.hpp"
 #include "host/engine/directory.hpp"
+#include "host/engine/granule_marks.hpp"
 #include "host/engine/host_view.hpp"
 #include "host/engine/mount_port.hpp"
 #include "host/engine/stream_detector.hpp"
 #include "host/engine/traffic.hpp"
-#include "host/engine/unsynced.hpp"
 #include "host/engine/view_gate.hpp"
 #include "host/engine/writeback_errors.hpp"
 #include "host/os/file.hpp"
@@ -215,7 +215,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // mount_pages.cpp
   Status give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
-  void recall_all(GranuleRange range) noexcept;
+  void recall_all(GranuleRange range);
 
   // frames.cpp: where A' lies.
   Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;
@@ -251,12 +251,18 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   sync::Mutex late_mutex_{sync::LockRank::late_pages};
   /// Granules of which a page was read for the mount's kernel while they were being recalled.
   std::vector<GranuleIndex> late_pages_ APRIME_GUARDED_BY(late_mutex_);
+  /// Given to the mount, and not recalled by `recall_all` since: it owns no others. Marks are taken away
+  /// under the mutex, held until what they stood for is home.
+  GranuleMarks mounted_;
+  sync::Mutex recall_all_mutex_{sync::LockRank::file_sync};
 
   std::array<StreamDetector, AgentId::kDevicesMax> device_streams_;
   StreamDetector host_stream_;
   Traffic traffic_;
   WritebackErrors errors_;
-  Unsynced unsynced_;
+  /// Written to home since the last fdatasync that succeeded. When one fails, the kernel calls the pages
+  /// clean all the same, so that they must be written once more before the next can mean anything.
+  GranuleMarks unsynced_;
   sync::Mutex sync_mutex_{sync::LockRank::file_sync};
   bool last_sync_failed_ APRIME_GUARDED_BY(sync_mutex_) = false;
 };

@@ -40,6 +40,8 @@ Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience, bool from_
     const sync::Lock lock(late_mutex_);
     const GranuleWord w = directory_.load(g);
     if (w.state().owner.is_mount()) {
+      // Before the kernel has the page, and so before anybody can store to it.
+      mounted_.mark({g, GranuleCount{1}});
       if (!w.busy()) return {};
       try {
         late_pages_.push_back(g);
@@ -78,11 +80,16 @@ Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
   }
 }
 
-void CoherentFile::recall_all(GranuleRange range) noexcept {
-  directory_.for_each_touched(range, [&](GranuleIndex g, GranuleWord w) {
-    if (w.state().owner.is_mount())
-      static_cast<void>(perform({g, GranuleCount{1}}, {.event = Event::writeback}));
-  });
+void CoherentFile::recall_all(GranuleRange range) {
+  // Another's marks are that one's to see to: its recalls must have ended before our caller's sync goes on.
+  const sync::Lock lock(recall_all_mutex_);
+  for (const GranuleRange& run : mounted_.take())
+    for (GranuleIndex g = run.first; g < run.end(); ++g.value) {
+      const bool is_asked_for = g >= range.first && g < range.end();
+      if (is_asked_for && directory_.load(g).state().owner.is_mount())
+        static_cast<void>(perform({g, GranuleCount{1}}, {.event = Event::writeback}));
+      if (directory_.load(g).state().owner.is_mount()) mounted_.mark({g, GranuleCount{1}});
+    }
 }
 
 Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) noexcept {

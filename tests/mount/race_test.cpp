@@ -362,6 +362,20 @@ TEST_P(MountRaces, file_is_let_go_while_programs_use_it) {
   EXPECT_EQ(mounted_.content("later").substr(0, 110), std::string(100, '\3') + std::string(10, '\1'));
 }
 
+TEST_P(MountRaces, sync_waits_for_what_another_sync_recalls) {
+  client_.must("store 0 100 1");
+  Hold recall({Call::invalidate, When::before, granule(0)});
+  std::future<void> first = std::async(std::launch::async, [&] { mapping_.sync(); });
+  recall.wait();
+  std::future<void> second = std::async(std::launch::async, [&] { mapping_.sync(); });
+  EXPECT_EQ(second.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout)
+      << "what the program stored before is not home yet";
+  recall.release();
+  first.get();
+  second.get();
+  EXPECT_EQ(mounted_.content("file").substr(0, 110), std::string(100, '\1') + std::string(10, 'h'));
+}
+
 TEST_P(MountRaces, unmount_while_a_device_takes_pages) {
   client_.must("store 0 100 1");
   client_.must("store 16384 100 2");

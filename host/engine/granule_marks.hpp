@@ -10,13 +10,11 @@
 
 namespace aprime::engine {
 
-/// Which granules were written to home since the last fdatasync that succeeded. When one fails, the kernel
-/// calls the pages clean all the same, so that they must be written once more before the next can mean
-/// anything.
+/// Some of a file's granules. Finding them costs what they are, not what the file spans.
 ///
 /// Thread-safe. Marking allocates nothing and may happen inside a signal handler; memory is used for marks
-/// only, so that it does not grow with the number of writes.
-class Unsynced {
+/// only, so that it does not grow with their number.
+class GranuleMarks {
  public:
   /// Makes granules [0, count) markable. One thread at a time. \throws Error(resources)
   void reserve(GranuleCount count) {
