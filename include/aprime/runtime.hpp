@@ -127,8 +127,8 @@ class Runtime {
   /// wait from then on: no kernel may wait for one to what a later launch leases); on a hardware-paged one
   /// they are faulted in as the kernel touches them. Arguments made by `demand_read` and `demand_read_write`
   /// are received as `DemandBytes` (convertible to `device_span<T>`) and are faulted in on both. While a
-  /// launch with both kinds runs on a software-paged device, other devices' launches that lease parts of what
-  /// it may fault on wait, because two could wait for each other.
+  /// launch with both kinds runs on a software-paged device, other devices' launches wait that lease of a
+  /// file that it may fault on, because two could wait for each other.
   ///
   /// A file that a plain C++ compiler compiles launches for every device; on CUDA one that nvcc compiles must
   /// name the kernel (APRIME_CUDA_KERNEL in aprime/cuda.hpp). A launch that nvcc compiles is for CUDA only.
