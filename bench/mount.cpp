@@ -188,27 +188,20 @@ class MappedLoads final : public Experiment {
     timed_on_device(ours_.runtime(), read_write(mapping_), [](std::byte* data) {
       for (std::uint64_t at = 0; at < kSize.value; at += kGranule.value) store(data + at, std::byte{1});
     });
-    theirs_.forget_pages();
-    return {seconds(our_memory_), seconds(theirs_.map(kSize))};
+    return {program_.load_mapped(ours_.directory().at("ours/file"), kSize, step_),
+            program_.load_mapped(ours_.directory().at("theirs/file"), kSize, step_)};
   }
 
  private:
-  double seconds(const PlainMemory& memory) const {
-    const double start = now();
-    for (std::uint64_t at = 0; at < kSize.value; at += step_.value) touch(memory.data() + at);
-    return now() - start;
-  }
-
+  // First, before there is any thread: it forks.
+  Program program_;
   const ByteCount granule_;
   const ByteCount step_;
   OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 128_MiB, granule_};
   const std::string path_ = ours_.make_file("file", kSize);
   const Mapping mapping_ = ours_.map("file");
-  const OpenFile our_file_{path_, O_RDWR};
-  const PlainMemory our_memory_ = our_file_.map(kSize);
   const PassthroughExample example_{ours_.directory().at("source"),
                                     ours_.directory().make_directory("theirs")};
-  const OpenFile theirs_{ours_.directory().at("theirs/file"), O_RDWR};
 };
 
 /// Granules of which a program has pages are taken by a device, which replaces them whole.

@@ -7,12 +7,14 @@
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -193,6 +195,67 @@ PlainMemory OpenFile::map(ByteCount size) const {
 
 void OpenFile::forget_pages() const {
   check(::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise");
+}
+
+namespace {
+
+/// What a program is told to do.
+struct MappedLoad {
+  std::array<char, PATH_MAX> path;
+  std::uint64_t size;
+  std::uint64_t step;
+};
+
+/// Negative if it cannot be done.
+double load_mapped(const MappedLoad& order) noexcept {
+  const int fd = ::open(order.path.data(), O_RDWR | O_CLOEXEC);
+  if (fd < 0 || ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) return -1;
+  void* const base = ::mmap(nullptr, order.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (base == MAP_FAILED) return -1;
+  const double start = now();
+  for (std::uint64_t at = 0; at < order.size; at += order.step) touch(static_cast<std::byte*>(base) + at);
+  const double taken = now() - start;
+  ::munmap(base, order.size);
+  ::close(fd);
+  return taken;
+}
+
+[[noreturn]] void serve_orders(int connection) noexcept {
+  static MappedLoad order;  // too large for a stack
+  while (::read(connection, &order, sizeof order) == sizeof order) {
+    const double taken = load_mapped(order);
+    if (::write(connection, &taken, sizeof taken) != sizeof taken) break;
+  }
+  ::_exit(0);
+}
+
+}  // namespace
+
+Program::Program() {
+  std::array<int, 2> ends{};
+  check(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) == 0, "socketpair");
+  process_ = ::fork();
+  check(process_ >= 0, "fork");
+  if (process_ == 0) {
+    ::close(ends[0]);
+    serve_orders(ends[1]);
+  }
+  ::close(ends[1]);
+  connection_ = ends[0];
+}
+
+Program::~Program() {
+  ::close(connection_);
+  ::waitpid(process_, nullptr, 0);
+}
+
+double Program::load_mapped(const std::string& path, ByteCount size, ByteCount step) {
+  MappedLoad order{{}, size.value, step.value};
+  check(path.copy(order.path.data(), order.path.size() - 1) == path.size(), "path");
+  double taken = -1;
+  check(::write(connection_, &order, sizeof order) == sizeof order, "write");
+  check(::read(connection_, &taken, sizeof taken) == sizeof taken && taken >= 0, path.c_str());
+  return taken;
 }
 
 }  // namespace aprime::bench

@@ -79,4 +79,22 @@ class OpenFile {
   int fd_;
 };
 
+/// A program in a process of its own, so that what its mount does to the rights of memory in this process
+/// does not disturb it. Made by a fork: there should be no other thread yet.
+class Program {
+ public:
+  Program();
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  /// Opens the file, makes the kernel forget what clean pages it has of it, maps it, and loads from one byte
+  /// in every `step`, in order. Returns how many seconds the loads took.
+  double load_mapped(const std::string& path, ByteCount size, ByteCount step);
+
+ private:
+  int connection_ = -1;
+  pid_t process_ = 0;
+};
+
 }  // namespace aprime::bench
