@@ -50,11 +50,7 @@ std::vector<Personality> watching_personalities() {
 World::World(const Personality& personality, const WorldOptions& options)
     : directory_(std::filesystem::temp_directory_path().string() + "/aprime-contract-XXXXXX") {
   if (::mkdtemp(directory_.data()) == nullptr) throw std::runtime_error("mkdtemp");
-  const DeviceOptions device{.kind = personality.kind,
-                             .memory = options.device_memory,
-                             .workers = options.workers,
-                             .without_userfaultfd = personality.without_userfaultfd,
-                             .memory_kind = personality.memory_kind};
+  const DeviceOptions device = personality.device(options.device_memory, options.workers);
   runtime_ = std::make_unique<Runtime>(RuntimeOptions{.devices = std::vector(options.devices, device),
                                                       .granule = options.granule,
                                                       .host_access = options.host_access,

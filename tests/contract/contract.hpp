@@ -31,6 +31,14 @@ struct Personality {
   /// notice.
   bool watches_kernels = true;
   DeviceMemoryKind memory_kind = DeviceMemoryKind::device;
+
+  DeviceOptions device(ByteCount memory, unsigned workers) const {
+    return {.kind = kind,
+            .memory = memory,
+            .workers = workers,
+            .without_userfaultfd = without_userfaultfd,
+            .memory_kind = memory_kind};
+  }
 };
 /// Each program that runs the suite brings its own.
 std::vector<Personality> personalities();

@@ -10,7 +10,7 @@
 #include <optional>
 #include <span>
 
-#include "aprime/kernel.hpp"
+#include "tests/stress/byte_kernels.hpp"
 #include "tests/stress/random.hpp"
 #include "tests/stress/world.hpp"
 
@@ -21,27 +21,6 @@ constexpr Grid kGrid{.blocks = {2, 1, 1}, .threads = {4, 1, 1}};
 constexpr std::uint64_t kFileBytesMax = std::uint64_t{1} << 20;
 constexpr std::size_t kSlots = 4;
 constexpr std::align_val_t kAlignment{4096};
-
-std::uint8_t byte_of(std::uint8_t salt, std::size_t i) noexcept {
-  return static_cast<std::uint8_t>(salt + i * 7);
-}
-
-struct StoreKernel {
-  std::uint8_t salt;
-  void operator()(LeasedSpan<std::uint8_t> bytes) const {
-    const unsigned threads = gridDim.x * blockDim.x;
-    for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < bytes.size(); i += threads)
-      bytes[i] = byte_of(salt, i);
-  }
-};
-struct LoadKernel {
-  std::uint8_t* into;
-  void operator()(LeasedSpan<const std::uint8_t> bytes) const {
-    const unsigned threads = gridDim.x * blockDim.x;
-    for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < bytes.size(); i += threads)
-      into[i] = bytes[i];
-  }
-};
 
 class Runner {
  public:
@@ -56,7 +35,8 @@ class Runner {
                            .granule = setting.granule,
                            .host_access = setting.host_access,
                            .dirty_bytes_max = ByteCount{2 * setting.granule.value},
-                           .dirty_age_max = std::chrono::milliseconds(setting.flusher ? 5 : 0)})) {}
+                           .dirty_age_max = std::chrono::milliseconds(setting.flusher ? 5 : 0)})),
+        copied_(runtime_->map(directory_.sparse("copied", copy_most()), Access::read_write)) {}
 
   std::string run(const std::vector<Operation>& operations) {
     for (std::size_t i = 0; i < operations.size() && problem_.empty(); ++i) {
@@ -70,6 +50,7 @@ class Runner {
     if (problem_.empty()) {
       where_ = "at the end";
       for (Slot& slot : slots_) slot.mapping.reset();
+      copied_.close();
       runtime_->close();
       compare_plain();
     }
@@ -109,7 +90,10 @@ class Runner {
     return static_cast<unsigned>(op.variant / 4 % setting_.devices.size());
   }
   static HostAccess access(const Operation& op) { return static_cast<HostAccess>(op.variant % 3); }
+  /// Leases of one kernel have to fit into device memory.
   std::uint64_t lease_most() const { return 10 * setting_.granule.value; }
+  /// With what it is copied to.
+  std::uint64_t copy_most() const { return 6 * setting_.granule.value; }
 
   void step(const Operation& op) {
     switch (op.verb) {
@@ -189,9 +173,12 @@ class Runner {
 
   void use(const Operation& op) {
     const bool direct = op.verb == Verb::read_direct || op.verb == Verb::write_direct;
-    const bool leases = op.verb == Verb::kernel_load || op.verb == Verb::kernel_store ||
-                        op.verb == Verb::kernel_overwrite || op.verb == Verb::task_store;
-    Part p = part_of(op, leases ? lease_most() : kFileBytesMax, direct ? 4096 : 1);
+    const bool leases =
+        op.verb == Verb::kernel_store || op.verb == Verb::kernel_overwrite || op.verb == Verb::task_store;
+    const std::uint64_t most = op.verb == Verb::kernel_load ? copy_most()
+                               : leases                     ? lease_most()
+                                                            : kFileBytesMax;
+    const Part p = part_of(op, most, direct ? 4096 : 1);
     if (p.size == 0) return;
     const Mapping& m = p.mapping();
     const ByteRange range = p.range();
@@ -214,19 +201,25 @@ class Runner {
       case Verb::read_direct: m.read_direct(range.first, bytes); return compare(p, "read_direct");
       case Verb::write: m.write(range.first, bytes, access(op)); return remember(p);
       case Verb::write_direct: m.write_direct(range.first, bytes); return remember(p);
-      case Verb::kernel_load:
-        runtime_->launch(kGrid, options, LoadKernel{buffer_.get()}, aprime::read(m, range)).wait();
+      case Verb::kernel_load: {
+        // Whole granules need not be filled.
+        const std::uint64_t granule = setting_.granule.value;
+        const ByteRange to{ByteOffset{0}, ByteCount{(p.size + granule - 1) / granule * granule}};
+        runtime_
+            ->launch(kGrid, options, contract::CopyBytes{}, aprime::read(m, range),
+                     aprime::write(copied_, to))
+            .wait();
+        copied_.read(to.first, bytes, access(op));
         return compare(p, "a kernel");
+      }
       case Verb::kernel_store:
-        runtime_->launch(kGrid, options, StoreKernel{op.salt}, read_write(m, range)).wait();
+        runtime_->launch(kGrid, options, StoreBytes{op.salt}, read_write(m, range)).wait();
         return remember(p);
       case Verb::kernel_overwrite:
-        runtime_->launch(kGrid, options, StoreKernel{op.salt}, aprime::write(m, range)).wait();
+        runtime_->launch(kGrid, options, StoreBytes{op.salt}, aprime::write(m, range)).wait();
         return remember(p);
       case Verb::task_store: {
-        const auto task = [salt = op.salt](LeasedSpan<std::uint8_t> into) {
-          for (std::size_t i = 0; i < into.size(); ++i) into[i] = byte_of(salt, i);
-        };
+        const StoreBytesTask task{op.salt};
         const bool whole = op.variant % 2 == 0;
         (whole ? runtime_->launch_task(options, task, aprime::write(m, range))
                : runtime_->launch_task(options, task, read_write(m, range)))
@@ -272,6 +265,8 @@ class Runner {
   std::vector<std::uint8_t> model_;
   std::unique_ptr<std::uint8_t, Free> buffer_;
   std::unique_ptr<Runtime> runtime_;
+  /// Where kernels leave what they saw.
+  Mapping copied_;
   std::array<Slot, kSlots> slots_;
   std::string where_;
   std::string problem_;
@@ -313,7 +308,7 @@ std::vector<Operation> make_operations(std::uint64_t seed, std::size_t count) {
   return operations;
 }
 
-Setting make_setting(std::uint64_t seed) {
+Setting make_setting(std::uint64_t seed, std::span<const contract::Personality> personalities) {
   Random random(seed, 3);
   const ByteCount granule{std::uint64_t{4096} << random.below(4)};
   Setting setting{.devices = {},
@@ -322,10 +317,8 @@ Setting make_setting(std::uint64_t seed) {
                   .host_access = static_cast<HostAccess>(random.below(3)),
                   .flusher = random.one_in(3)};
   for (std::uint64_t d = random.between(1, 3); d > 0; --d) {
-    DeviceOptions device{.memory = ByteCount{16 * granule.value}, .workers = 2};
-    device.kind = random.one_in(3) ? DeviceKind::emulated_strict : DeviceKind::emulated;
-    device.without_userfaultfd = random.one_in(3);
-    setting.devices.push_back(device);
+    const contract::Personality& personality = personalities[random.below(personalities.size())];
+    setting.devices.push_back(personality.device(ByteCount{16 * granule.value}, 2));
   }
   return setting;
 }

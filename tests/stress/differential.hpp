@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "aprime/aprime.hpp"
+#include "tests/contract/contract.hpp"
 
 namespace aprime::stress {
 
@@ -61,7 +63,8 @@ struct Setting {
 std::string run_operations(const Setting& setting, const std::vector<Operation>& operations);
 
 std::vector<Operation> make_operations(std::uint64_t seed, std::size_t count);
-Setting make_setting(std::uint64_t seed);
+/// With one device or several, of any of these.
+Setting make_setting(std::uint64_t seed, std::span<const contract::Personality> personalities);
 
 /// The smallest part of the list that still fails, as far as leaving out pieces of it finds one (ddmin:
 /// Zeller, Hildebrandt 2002).

@@ -34,7 +34,7 @@ TEST(Differential, every_operation_does_to_the_file_what_it_does_to_an_array) {
               static_cast<unsigned long long>(seed), static_cast<unsigned long long>(runs));
   std::fflush(stdout);
   for (std::uint64_t run = seed; run < seed + runs; ++run) {
-    const Setting setting = make_setting(run);
+    const Setting setting = make_setting(run, contract::personalities());
     const std::vector<Operation> operations = make_operations(run, 30 + run % 200);
     const std::string problem = run_operations(setting, operations);
     if (problem.empty()) continue;
@@ -48,7 +48,7 @@ TEST(Differential, every_operation_does_to_the_file_what_it_does_to_an_array) {
 /// The comparison can fail, and its message is short.
 TEST(Differential, notices_a_changed_byte_and_shrinks_the_list) {
   constexpr std::uint64_t kSeed = 5;
-  const Setting setting = make_setting(kSeed);
+  const Setting setting = make_setting(kSeed, contract::personalities());
   std::vector<Operation> operations = make_operations(kSeed, 40);
   operations.push_back({Verb::corrupt, 0, 0, 0, 123, 0});
   ASSERT_GT(setting.file_bytes, 0U);
