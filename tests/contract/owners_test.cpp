@@ -2,7 +2,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -12,8 +11,7 @@
 #include "tests/test_scale.hpp"
 
 // Everybody at once, in every way there is to reach a byte, on device memory that holds a part of the file.
-// Each word knows by itself whether it is right, so that kernels can tell, too. APRIME_STRESS_SECONDS lets it
-// go on for longer.
+// Each word knows by itself whether it is right, so that kernels can tell, too.
 
 namespace aprime::contract {
 namespace {
@@ -27,17 +25,12 @@ constexpr std::uint64_t kWords = kGranule / sizeof(std::uint64_t);
 /// What the owners share.
 class Scene {
  public:
-  explicit Scene(World& world) : world_(world), mapping_(world.map(world.sparse_file(kGranules * kGranule))) {
-    const char* const seconds = std::getenv("APRIME_STRESS_SECONDS");
-    until_ = std::chrono::steady_clock::now() + std::chrono::seconds(seconds ? std::atoi(seconds) : 0);
-  }
+  explicit Scene(World& world)
+      : world_(world), mapping_(world.map(world.sparse_file(kGranules * kGranule))) {}
 
   World& world() { return world_; }
   const Mapping& mapping() const { return mapping_; }
-  bool goes_on(int steps) const {
-    if (!problem().empty()) return false;
-    return steps < test::scaled(32) || std::chrono::steady_clock::now() < until_;
-  }
+  bool goes_on(int steps) const { return problem().empty() && steps < test::scaled(32); }
   void complain(const std::string& what) {
     const std::lock_guard lock(mutex_);
     if (problem_.empty()) problem_ = what;
@@ -50,7 +43,6 @@ class Scene {
  private:
   World& world_;
   const Mapping mapping_;
-  std::chrono::steady_clock::time_point until_;
   mutable std::mutex mutex_;
   std::string problem_;
 };

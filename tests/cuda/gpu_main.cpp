@@ -1,6 +1,6 @@
-// The contract suite on a real GPU. Where there is none this says so, and runs
-// nothing but what needs none: --gtest_filter='CudaRegistration.*'. Left out are the Streaming tests: their
-// kernels wait for variables of the CPU, which a GPU need not reach.
+// The contract suite and the stress tests on a real GPU. Where there is none this says so, and runs nothing
+// but what needs none: --gtest_filter='CudaRegistration.*'. Left out are the Streaming tests: their kernels
+// wait for variables of the CPU, which a GPU need not reach.
 
 #include <gtest/gtest.h>
 

@@ -7,6 +7,18 @@
 namespace aprime::stress {
 namespace {
 
+__global__ void follow_leased(FollowLeased kernel, LeasedSpan<const std::uint64_t> readable,
+                              LeasedSpan<std::uint64_t> writable, LeasedSpan<Visit> visits) {
+  kernel(readable, writable, visits);
+}
+
+struct FollowOnCuda {
+  void operator()(cudaStream_t stream, const FollowTask& task, LeasedSpan<const std::uint64_t> readable,
+                  LeasedSpan<std::uint64_t> writable, LeasedSpan<Visit> visits) const {
+    follow_leased<<<2, task.lanes / 2, 0, stream>>>(task.leased, readable, writable, visits);
+  }
+};
+
 __global__ void store_bytes(StoreBytes kernel, LeasedSpan<std::uint8_t> bytes) { kernel(bytes); }
 
 struct StoreBytesOnCuda {
@@ -18,6 +30,7 @@ struct StoreBytesOnCuda {
 }  // namespace
 
 APRIME_STRESS_KERNELS(APRIME_CUDA_KERNEL)
+APRIME_CUDA_TASK(FollowOnCuda, FollowTask, Read, ReadWrite, ReadWrite)
 APRIME_CUDA_TASK(StoreBytesOnCuda, StoreBytesTask, ReadWrite)
 APRIME_CUDA_TASK(StoreBytesOnCuda, StoreBytesTask, Write)
 

@@ -8,29 +8,11 @@
 
 #include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
+#include "tests/stress/byte_kernels.hpp"
 #include "tests/stress/world.hpp"
 
 namespace aprime::stress {
 namespace {
-
-/// Stores its number mixed with the place to every byte, or adds up the bytes that differ from what is
-/// expected.
-struct FillKernel {
-  std::uint8_t salt;
-  void operator()(LeasedSpan<std::uint8_t> bytes) const {
-    const unsigned threads = gridDim.x * blockDim.x;
-    for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < bytes.size(); i += threads)
-      bytes[i] = static_cast<std::uint8_t>(salt + i * 7);
-  }
-};
-struct CopyKernel {
-  std::uint8_t* into;
-  void operator()(LeasedSpan<const std::uint8_t> bytes) const {
-    const unsigned threads = gridDim.x * blockDim.x;
-    for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < bytes.size(); i += threads)
-      into[i] = bytes[i];
-  }
-};
 
 constexpr Grid kGrid{.blocks = {2, 1, 1}, .threads = {4, 1, 1}};
 
@@ -98,7 +80,7 @@ class TailActor {
     const Part p = somewhere(3 * world_.granule_bytes());
     if (p.size == 0) return;
     const auto salt = static_cast<std::uint8_t>(random_.next());
-    for (std::uint64_t i = 0; i < p.size; ++i) bytes_[p.at + i] = static_cast<std::uint8_t>(salt + i * 7);
+    for (std::uint64_t i = 0; i < p.size; ++i) bytes_[p.at + i] = byte_of(salt, i);
     const std::uint64_t how = random_.below(8);
     if (how < 2) {
       std::memcpy(mapping_.host<std::uint8_t>().data() + range(p).first.value, bytes_.data() + p.at, p.size);
@@ -107,7 +89,7 @@ class TailActor {
       mapping_.write(range(p).first, std::as_bytes(std::span(bytes_)).subspan(p.at, p.size), access);
     } else {
       world_.runtime()
-          .launch(kGrid, LaunchOptions{.device = any_device(), .name = "tail"}, FillKernel{salt},
+          .launch(kGrid, LaunchOptions{.device = any_device(), .name = "tail"}, StoreBytes{salt},
                   read_write(mapping_, range(p)))
           .wait();
     }
@@ -130,10 +112,14 @@ class TailActor {
       // By parts that any device has room for.
       for (std::uint64_t done = 0; done < size; done += 4 * granule) {
         const Part part{at + done, std::min(size - done, 4 * granule)};
+        // Whole granules need not be filled.
+        const ByteRange to{ByteOffset{0}, ByteCount{(part.size + granule - 1) / granule * granule}};
+        const Mapping& copied = world_.scratch(world_.tail_actor());
         world_.runtime()
-            .launch(kGrid, LaunchOptions{.device = any_device(), .name = "tail"},
-                    CopyKernel{seen_.data() + done}, read(mapping_, range(part)))
+            .launch(kGrid, LaunchOptions{.device = any_device(), .name = "tail"}, contract::CopyBytes{},
+                    read(mapping_, range(part)), write(copied, to))
             .wait();
+        copied.read(to.first, std::as_writable_bytes(std::span(seen_)).subspan(done, part.size));
       }
     } else if (when[0] == 'a' && when[1] == 't') {
       mapping_.read(bytes.first, std::as_writable_bytes(std::span(seen_)));

@@ -49,6 +49,7 @@ World::~World() {
   programs_.clear();
   mount_.unmount();
   views_.clear();
+  scratch_mappings_.clear();
   for (Mapping* mapping : {&offset_mapping_, &tail_mapping_, &base_mapping_}) *mapping = Mapping();
   runtime_.reset();
   for (const char* part : {"/source", "/mounted"}) {
@@ -88,6 +89,10 @@ void World::open() {
                                   {.offset = ByteOffset{offset}, .length = ByteCount{base_bytes - offset}});
   tail_mapping_ = runtime_->map(path_, Access::read_write,
                                 {.offset = ByteOffset{(config_.granules - 2) * config_.granule.value}});
+  for (unsigned actor = kHosts; actor <= tail_actor(); ++actor)
+    scratch_mappings_.push_back(runtime_->map(
+        directory_.sparse(fmt::format("scratch-{}", actor), kScratchParts * scratch_part().value),
+        Access::read_write));
   const BoardLayout layout{
       .shadow = {.seed = seed_,
                  .granules = config_.granules,
@@ -144,7 +149,12 @@ std::string World::run() {
   };
   for (unsigned h = 0; h < kHosts; ++h) start(h, [this, h](Random r) { run_host_actor(*this, h, r); });
   for (unsigned d = 0; d < device_count(); ++d)
-    start(device_actor(d), [this, d](Random r) { run_device_actor(*this, d, r); });
+    start(device_actor(d), [this, d](Random r) {
+      if (config_.planned)
+        run_planned_actor(*this, d, r);
+      else
+        run_direct_actor(*this, d, r);
+    });
   start(tail_actor(), [this](Random r) {
     if (config_.tail_is_programs)
       run_tail_marker(*this, r);
@@ -215,6 +225,7 @@ void World::check_everything() {
   plain_->read(0, words.data(), words.size() * 8);
   check_words(Path::plain_read, words);
   views_.clear();
+  scratch_mappings_.clear();
   offset_mapping_.close();
   tail_mapping_.close();
   base_mapping_.close();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -42,6 +43,8 @@ struct Config {
   const char* program = nullptr;
   /// The tail belongs to the first of them instead of a thread here.
   bool tail_is_programs = false;
+  /// Kernels follow plans, and need not reach the model.
+  bool planned = false;
 };
 
 /// A descriptor of the file that knows nothing of aprime.
@@ -83,6 +86,8 @@ class World {
  public:
   static constexpr unsigned kHosts = 3;
   static constexpr unsigned kLanes = 8;
+  static constexpr unsigned kScratchParts = 4;
+  static constexpr std::uint64_t kScratchPartMin = 16 * 1024;
 
   World(const Config& config, std::uint64_t seed, std::uint64_t operations);
   ~World();
@@ -106,6 +111,12 @@ class World {
   const PlainFile& plain() const noexcept { return *plain_; }
   const std::string& path() const noexcept { return path_; }
   Mapping& tail() noexcept { return tail_mapping_; }
+  /// For a device's actor, and for the tail's, to tell its kernels something, and to be told: kScratchParts
+  /// parts of whole granules. Nobody else uses it.
+  const Mapping& scratch(unsigned actor) const noexcept { return scratch_mappings_[actor - kHosts]; }
+  ByteCount scratch_part() const noexcept {
+    return ByteCount{std::max(config_.granule.value, kScratchPartMin)};
+  }
   std::uint64_t tail_first_byte() const noexcept { return board_->shadow().words() * 8; }
   std::span<const View> views() const noexcept { return views_; }
   bool hardware_paged(unsigned device) const noexcept { return hardware_paged_[device]; }
@@ -139,6 +150,7 @@ class World {
   Mapping base_mapping_;
   Mapping offset_mapping_;
   Mapping tail_mapping_;
+  std::vector<Mapping> scratch_mappings_;
   std::vector<View> views_;
   std::vector<bool> hardware_paged_;
   Stats last_stats_;
@@ -146,7 +158,8 @@ class World {
 
 // The actors. Each runs until the world says that it is over, and reports what goes wrong to the shadow.
 void run_host_actor(World& world, unsigned number, Random random);
-void run_device_actor(World& world, unsigned device, Random random);
+void run_direct_actor(World& world, unsigned device, Random random);
+void run_planned_actor(World& world, unsigned device, Random random);
 void run_tail_actor(World& world, Random random);
 
 /// Makes granules of the tail dirty on devices, by words that are the devices' (kTailMarkEvery), while a
