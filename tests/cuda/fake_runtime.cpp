@@ -112,8 +112,7 @@ class State {
     const std::lock_guard lock(mutex_);
     if (kind != Kind::page_locked && size > machine_.memory - used_) return cudaErrorMemoryAllocation;
     // Of its own, and not a child's: what the driver maps is gone after fork().
-    void* const memory =
-        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
     ::madvise(memory, size, MADV_DONTFORK);
     // What was in GPU memory before is anybody's guess.
@@ -143,6 +142,12 @@ class State {
     return (what.second == Kind::page_locked) == page_locked && at + size <= begin + what.first;
   }
 
+  bool loses_copy(cudaMemcpyKind kind, std::size_t size) {
+    const std::lock_guard lock(mutex_);
+    if (lost_one_in_ == 0 || kind != lost_kind_ || size < 4096) return false;
+    return ++copies_ % lost_one_in_ == 0;
+  }
+
   std::mutex mutex_;
   Machine machine_;
   std::map<std::string, std::size_t> calls_;
@@ -150,6 +155,9 @@ class State {
   unsigned planned_nth_ = 0;
   cudaError_t planned_error_ = cudaSuccess;
   std::atomic<bool> broken_{false};
+  cudaMemcpyKind lost_kind_ = cudaMemcpyDefault;
+  unsigned lost_one_in_ = 0;
+  unsigned copies_ = 0;
   std::map<std::byte*, std::pair<std::size_t, Kind>> allocations_;
   std::size_t used_ = 0;
   std::atomic<std::size_t> objects_{0};
@@ -188,6 +196,13 @@ void repair() {
   const std::lock_guard lock(state().mutex_);
   state().planned_call_.clear();
   state().broken_ = false;
+  state().lost_one_in_ = 0;
+}
+
+void lose_copies(cudaMemcpyKind kind, unsigned one_in) {
+  const std::lock_guard lock(state().mutex_);
+  state().lost_kind_ = kind;
+  state().lost_one_in_ = one_in;
 }
 
 std::size_t calls(const std::string& name) {
@@ -343,7 +358,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMe
   const bool from_host = kind == cudaMemcpyHostToDevice;
   if (!fake::state().is_within(to, size, to_host) || !fake::state().is_within(from, size, from_host))
     return cudaErrorInvalidValue;
-  fake::stream_of(stream).push([=] { std::memcpy(to, from, size); });
+  if (!fake::state().loses_copy(kind, size))
+    fake::stream_of(stream).push([=] { std::memcpy(to, from, size); });
   return cudaSuccess;
 }
 

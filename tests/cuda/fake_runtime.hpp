@@ -30,8 +30,12 @@ void set_machine(const Machine& machine);
 void fail_call(const std::string& name, unsigned nth, cudaError_t error);
 /// Whether the planned failure has happened.
 bool has_failed();
-/// Forgets a planned failure, and a failed kernel.
+/// Forgets a planned failure, a failed kernel, and to lose copies.
 void repair();
+
+/// From now on one in `one_in` copies of this kind is not made, although nothing else tells so; zero: every
+/// copy is made. Only those of a page or more: no entries of page tables, which are not a file's bytes.
+void lose_copies(cudaMemcpyKind kind, unsigned one_in);
 
 /// How often a call was made since the process started.
 std::size_t calls(const std::string& name);
