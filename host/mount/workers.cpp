@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
+#include <utility>
 
 #include "host/mount/fuse.hpp"
 #include "host/os/acting_as.hpp"
@@ -28,16 +29,21 @@ os::Descriptor make_event() {
   return event;
 }
 
-/// How one worker waits for a request. Each has an epoll descriptor of its own, by which the kernel wakes one
-/// of those that wait for each request, not all. Without one (there may be no descriptor left) it waits with
+}  // namespace
+
+/// How a worker waits for a request. Each that waits has an epoll descriptor to itself, by which the kernel
+/// wakes one of them for each request, not all. Without one (there may be no descriptor left) it waits with
 /// poll, and is woken too often.
-class RequestWait {
+class Workers::RequestWait {
  public:
   RequestWait(int requests, int stop)
       : what_{{{requests, POLLIN, 0}, {stop, POLLIN, 0}}}, epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
     if (epoll_ && (!add(requests, EPOLLIN | EPOLLEXCLUSIVE) || !add(stop, EPOLLIN)))
       epoll_ = os::Descriptor();
   }
+
+  /// Whether it is of use to another worker.
+  bool is_exclusive() const noexcept { return static_cast<bool>(epoll_); }
 
   /// False: there is nothing more to be done.
   bool wait() {
@@ -60,9 +66,9 @@ class RequestWait {
   os::Descriptor epoll_;
 };
 
-}  // namespace
-
-Workers::Workers(fuse_session& session) : session_(session), stop_event_(make_event()) {}
+Workers::Workers(fuse_session& session) : session_(session), stop_event_(make_event()) {
+  spare_waits_.reserve(kIdleMax);
+}
 
 Workers::~Workers() { stop(); }
 
@@ -96,28 +102,43 @@ void Workers::run(std::list<std::thread>::iterator self) noexcept {
 }
 
 void Workers::serve() noexcept {
-  RequestWait next(::fuse_session_fd(&session_), stop_event_.get());
+  RequestWait next = obtain_wait();
   fuse_buf request{};
   while (next.wait()) {
     const int got = ::fuse_session_receive_buf(&session_, &request);
     if (got == -EAGAIN || got == -EINTR) continue;
     if (got <= 0) break;  // unmounted
-    begin_work();
+    begin_work(std::move(next));
     ::fuse_session_process_buf(&session_, &request);
     if (!end_work()) {
       std::free(request.mem);
       return;
     }
+    next = obtain_wait();
   }
   std::free(request.mem);
   const sync::Lock lock(mutex_);
   --idle_;
 }
 
-void Workers::begin_work() noexcept {
+Workers::RequestWait Workers::obtain_wait() noexcept {
+  {
+    const sync::Lock lock(mutex_);
+    if (!spare_waits_.empty()) {
+      RequestWait wait = std::move(spare_waits_.back());
+      spare_waits_.pop_back();
+      return wait;
+    }
+  }
+  return {::fuse_session_fd(&session_), stop_event_.get()};
+}
+
+void Workers::begin_work(RequestWait wait) noexcept {
   std::list<std::thread> to_join;
   {
     const sync::Lock lock(mutex_);
+    // Idle workers, of whom there are no more than that, have all others.
+    if (wait.is_exclusive() && spare_waits_.size() < kIdleMax) spare_waits_.push_back(std::move(wait));
     to_join.swap(finished_);
     if (--idle_ == 0 && running_.size() < kWorkersMax && !is_stopping_) {
       try {
