@@ -56,15 +56,26 @@ CoherentFile::~CoherentFile() {
 }
 
 void CoherentFile::reserve(ByteCount size) {
-  const GranuleCount granules = granule_.count_for(size);
-  directory_.reserve(granules);
-  unsynced_.reserve(granules);
-  mounted_.reserve(granules);
-  file_.extend_alias(size);
+  const sync::Lock lock(reserve_mutex_);
+  reserve_tables(size);
   for (const auto& region : regions_)
-    if (!region->reserve(granules).is_ok())
+    if (!region->reserve(granule_.count_for(size)).is_ok())
       throw Error(Errc::resources, file_.path() + ": no address space for a file of this size on a device",
                   file_.path());
+}
+
+void CoherentFile::reserve_for_mount(ByteCount size) {
+  const sync::Lock lock(reserve_mutex_);
+  reserve_tables(size);
+}
+
+void CoherentFile::reserve_tables(ByteCount size) {
+  const GranuleCount granules = granule_.count_for(size);
+  unsynced_.reserve(granules);
+  mounted_.reserve(granules);
+  // After the marks: who finds a granule here marks it.
+  directory_.reserve(granules);
+  file_.extend_alias(size);
 }
 
 void CoherentFile::add_view(HostView& view) noexcept {

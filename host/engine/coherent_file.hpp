@@ -138,6 +138,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   /// Makes tables and windows large enough for a file of `size` bytes. \throws Error(resources)
   void reserve(ByteCount size);
+  /// The tables only, for a file that has grown by its plain path: no mapping reaches so far, and so no
+  /// device. \throws Error(resources)
+  void reserve_for_mount(ByteCount size);
 
   /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or pinned. The first
   /// error is returned after all were tried, and recorded.
@@ -212,6 +215,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status do_io(Run& run, Step step, const Demand& demand) noexcept;
   Status set_views(Run& run, HostView* only, os::Protection p) noexcept;
 
+  void reserve_tables(ByteCount size) APRIME_REQUIRES(reserve_mutex_);
+
   // mount_pages.cpp
   Status give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
@@ -240,6 +245,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Counters& host_;
   MountSlot& mount_;
   const trace::Tracer& tracer_;
+  sync::Mutex reserve_mutex_{sync::LockRank::file_tables};
   Directory directory_;
   std::vector<AttachedRegion> regions_;
 

@@ -33,7 +33,8 @@ int current_size(CoherentFile& file, std::uint64_t* size) {
   const os::File::SizeResult now = file.file().size();
   if (!now.status.is_ok()) return error_of(now.status);
   // It may have grown by its plain path.
-  if (file.granule().count_for(now.size).value > file.directory().capacity().value) file.reserve(now.size);
+  if (file.granule().count_for(now.size).value > file.directory().capacity().value)
+    file.reserve_for_mount(now.size);
   *size = now.size.value;
   return 0;
 }

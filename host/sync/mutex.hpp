@@ -31,6 +31,8 @@ enum class LockRank : std::uint8_t {
   runtime,
   /// CoherentFile: its mappings and views, resize. Held across mapping and ftruncate; never on a fault path.
   file,
+  /// CoherentFile: its tables, while they grow. Held across mapping memory; never on a fault path.
+  file_tables,
   /// A device's queue of launches, and who may admit leases.
   queue,
   /// One grid executor's current launch.

@@ -53,6 +53,24 @@ TEST_P(ManyRequests, requests_that_wait_keep_no_descriptors) {
   for (Client& reader : readers) EXPECT_EQ(reader.end(), "ok " + all(10, 'h'));
 }
 
+TEST_P(ManyRequests, readers_find_that_a_file_has_grown_by_its_plain_path) {
+  // Beyond what its tables have room for, several times.
+  std::vector<Client> readers(8);
+  for (Client& reader : readers) reader.must("open " + mounted_.at("file"));
+  for (std::uint64_t size = std::uint64_t{3} << 29; size <= std::uint64_t{3} << 33; size *= 2) {
+    std::filesystem::resize_file(mounted_.plain("file"), size);
+    std::list<Hold> held;
+    for (std::size_t i = 0; i < readers.size(); ++i) {
+      const std::uint64_t at = size - kPage * (i + 1);
+      held.emplace_back(Moment{Call::request, When::before, bytes(at, kPage), FUSE_READ});
+      readers[i].begin(fmt::format("read {} 10", at));
+    }
+    for (const Hold& hold : held) hold.wait();
+    held.clear();
+    for (Client& reader : readers) EXPECT_EQ(reader.end(), "ok " + all(10, 0)) << size;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Each, ManyRequests,
                          testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict), name_of_kind);
 
