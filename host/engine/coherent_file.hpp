@@ -220,7 +220,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // mount_pages.cpp
   Status give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
-  void recall_all(GranuleRange range);
+  void recall_all(GranuleRange range) noexcept;
 
   // frames.cpp: where A' lies.
   Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;

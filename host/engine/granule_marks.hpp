@@ -30,9 +30,9 @@ class GranuleMarks {
     }
   }
 
-  /// Takes all marks away and says where they were, in order.
-  std::vector<GranuleRange> take() {
-    std::vector<GranuleRange> runs;
+  /// Takes each mark away, in order, and calls `fn(GranuleIndex)`, which may mark it again.
+  template <class Fn>
+  void take_each(Fn&& fn) {
     const std::uint64_t words = words_.capacity();
     for (std::uint64_t group = 0; group << (kLog2Group - kLog2Word) < words; ++group) {
       if (groups_[group].load() == 0) continue;
@@ -40,8 +40,14 @@ class GranuleMarks {
       for (std::uint64_t w = group << (kLog2Group - kLog2Word);
            w < words && w >> (kLog2Group - kLog2Word) == group; ++w)
         for (std::uint64_t bits = words_[w].exchange(0); bits != 0; bits &= bits - 1)
-          append(runs, GranuleIndex{(w << kLog2Word) + static_cast<unsigned>(std::countr_zero(bits))});
+          fn(GranuleIndex{(w << kLog2Word) + static_cast<unsigned>(std::countr_zero(bits))});
     }
+  }
+
+  /// Takes all marks away and says where they were, in order.
+  std::vector<GranuleRange> take() {
+    std::vector<GranuleRange> runs;
+    take_each([&](GranuleIndex g) { append(runs, g); });
     return runs;
   }
 

@@ -80,16 +80,15 @@ Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
   }
 }
 
-void CoherentFile::recall_all(GranuleRange range) {
+void CoherentFile::recall_all(GranuleRange range) noexcept {
   // Another's marks are that one's to see to: its recalls must have ended before our caller's sync goes on.
   const sync::Lock lock(recall_all_mutex_);
-  for (const GranuleRange& run : mounted_.take())
-    for (GranuleIndex g = run.first; g < run.end(); ++g.value) {
-      const bool is_asked_for = g >= range.first && g < range.end();
-      if (is_asked_for && directory_.load(g).state().owner.is_mount())
-        static_cast<void>(perform({g, GranuleCount{1}}, {.event = Event::writeback}));
-      if (directory_.load(g).state().owner.is_mount()) mounted_.mark({g, GranuleCount{1}});
-    }
+  mounted_.take_each([&](GranuleIndex g) {
+    const bool is_asked_for = g >= range.first && g < range.end();
+    if (is_asked_for && directory_.load(g).state().owner.is_mount())
+      static_cast<void>(perform({g, GranuleCount{1}}, {.event = Event::writeback}));
+    if (directory_.load(g).state().owner.is_mount()) mounted_.mark({g, GranuleCount{1}});
+  });
 }
 
 Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) noexcept {
