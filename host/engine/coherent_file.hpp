@@ -54,7 +54,9 @@ enum class Patience : std::uint8_t {
   /// Waits for them, but not for one that is being recalled from a mount: that one is left alone. For those
   /// whom the recall may be waiting for.
   unless_recalled,
-  skip,  ///< leaves them as they are (background work must not queue behind a long launch)
+  /// Leaves them as they are (background work must not queue behind a long launch). Who wants them pinned is
+  /// told so by EAGAIN.
+  skip,
   /// Leaves them as they are, too, and also what a device would have to be waited for to let go. For those
   /// who may wait for nobody.
   at_once,
@@ -117,6 +119,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Progress perform_counted(GranuleRange range, const Demand& demand) noexcept;
   /// The same for [first, first + 1) at least and up to `wanted` as far as the neighbours can be had at once.
   Status perform_batch(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;
+  /// Does it for all of `range` and leaves all pinned, or none. Nothing is pinned while it waits for long:
+  /// whoever has the one that is waited for may wait for those (a launch that leases and faults).
+  Status pin_together(GranuleRange range, const Demand& demand) noexcept;
   void unpin(GranuleRange range) noexcept;
 
   /// Shared by launches that take leases here, had alone by one that must not meet them: see LeaseGates.

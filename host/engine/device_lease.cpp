@@ -109,6 +109,13 @@ std::vector<DeviceLeases::Held> DeviceLeases::merged(std::span<const FileRequest
       merged.push_back(w);
     }
   }
+  // What the kernel may do on demand where it has a lease, it has the right to: a fault there would wait for
+  // the lease.
+  for (Held& m : merged)
+    for (const FileRequest& r : requests)
+      if (r.on_demand && !r.range.empty() &&
+          overlap(m, {r.file.get(), r.range, m.file->granule().covering(r.range), r.right}))
+        m.right = stronger(m.right, r.right);
   return merged;
 }
 

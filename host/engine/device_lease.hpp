@@ -31,7 +31,8 @@ struct LeasedRange {
 /// The rights of one launch on one device, held until destruction. Every granule is resident and pinned; on a
 /// software-paged device each range lies in contiguous frames, which kernels may touch after `open`.
 ///
-/// Requests on demand are left out. Overlapping ones on one file become one range with the stronger right.
+/// Requests on demand are left out, but a lease has their right, too, where they share a granule. Overlapping
+/// ones on one file become one range with the stronger right.
 ///
 /// Launches that lease do not wait in a circle. Ranges are taken in ascending order (file, then offset), so
 /// who waits for a granule holds only lower ones. A device has at most two launches with leases: one that

@@ -16,7 +16,8 @@ struct FileRequest;
 /// has the files that it may fault on to itself, as far as the taking of leases goes, from before it takes
 /// its own until it ends: whoever has a granule there has all that it wants, and waits for nothing but, if it
 /// faults too, for launches that had all before it. Everybody passes the gates of his files in one order,
-/// with no granule in his hands yet.
+/// with no granule in his hands yet. The host's leases pass none: they wait with no granule in their hands
+/// (CoherentFile::pin_together).
 class LeaseGates {
  public:
   /// Passes nothing.

@@ -199,16 +199,12 @@ HostLease MappingState::host_lease(const std::shared_ptr<MappingState>& self, By
   }
   const GranuleRange granules = file_->granule().covering(bytes);
   const trace::Range traced(file_->tracer(), trace::Kind::lease, bytes.size);
-  const Progress p =
-      file_->perform_counted(granules, {.event = right == Right::read ? Event::read : Event::write,
-                                        .requester = AgentId::cpu(),
-                                        .pin = true,
-                                        .is_fault = true,
-                                        .view = where});
-  if (!p.status.is_ok()) {
-    file_->unpin({granules.first, p.done});
-    throw_if_failed(p.status, file_->path(), "host lease");
-  }
+  const Status status =
+      file_->pin_together(granules, {.event = right == Right::read ? Event::read : Event::write,
+                                     .requester = AgentId::cpu(),
+                                     .is_fault = true,
+                                     .view = where});
+  throw_if_failed(status, file_->path(), "host lease");
   return HostLease(std::make_unique<detail::HostLeaseState>(
       self, granules,
       std::span(where->data() + range.first.value, static_cast<std::size_t>(range.size.value))));

@@ -1,5 +1,8 @@
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "host/engine/coherent_file.hpp"
 
@@ -9,6 +12,9 @@ namespace {
 /// The most that is moved in one go: large enough to spread the cost of a system call, small enough that
 /// nobody waits long for a granule at the end of a run.
 constexpr std::uint64_t kRunBytesMax = std::uint64_t{2} << 20;
+/// How often a granule that is busy is asked for before those that are pinned already are let go.
+constexpr int kPinTriesMax = 64;
+constexpr std::chrono::microseconds kRetryPause{100};
 
 }  // namespace
 
@@ -22,6 +28,28 @@ Progress CoherentFile::perform_counted(GranuleRange range, const Demand& demand)
   return {done, {}};
 }
 
+Status CoherentFile::pin_together(GranuleRange range, const Demand& demand) noexcept {
+  Demand without_waiting = demand;
+  without_waiting.pin = true;
+  without_waiting.patience = Patience::skip;
+  for (;;) {
+    GranuleCount done{0};
+    for (int tries = 0; tries < kPinTriesMax; ++tries) {
+      if (tries > 0) std::this_thread::sleep_for(kRetryPause);
+      const Progress p = perform_counted({range.first + done, range.count - done}, without_waiting);
+      done.value += p.done.value;
+      if (p.status.is_ok()) return {};
+      if (p.done.value > 0) tries = 0;
+      if (p.status.system_error == EAGAIN) continue;
+      unpin({range.first, done});
+      return p.status;
+    }
+    unpin({range.first, done});
+    const Status status = perform({range.first + done, GranuleCount{1}}, demand);
+    if (!status.is_ok()) return status;
+  }
+}
+
 Status CoherentFile::perform_batch(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept {
   const Progress p = perform_run(first, wanted, demand);
   // A neighbour that could not be had is nobody's error: nobody touched it yet.
@@ -30,7 +58,10 @@ Status CoherentFile::perform_batch(GranuleIndex first, GranuleCount wanted, cons
 
 Progress CoherentFile::perform_run(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept {
   Run run{{first, GranuleCount{1}}, {}};
-  if (!take_first(first, demand, run)) return {GranuleCount{1}, {}};
+  if (!take_first(first, demand, run)) {
+    if (demand.pin) return {GranuleCount{0}, {Errc::resources, EAGAIN, granule_.offset_of(first)}};
+    return {GranuleCount{1}, {}};
+  }
   take_more(run, wanted, demand);
   const Status status = execute(run, demand);
   return {run.range.count, status};
@@ -50,7 +81,7 @@ bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) no
   };
   if (leaves_busy_alone(demand.patience)) {
     run.state = seen.state();
-    if (plan(run.state, demand.event, demand.requester).empty()) return false;
+    if (!demand.pin && plan(run.state, demand.event, demand.requester).empty()) return false;
     return directory_.try_begin(g, disturbs(run.state), &run.state);
   }
   if (demand.patience != Patience::unless_recalled)

@@ -34,6 +34,13 @@ struct IncrementTwo {
   }
 };
 
+/// Loads from its lease; stores to the other range.
+struct StoreNext {
+  void operator()(LeasedSpan<const Byte> leased, device_span<Byte> other) const {
+    other.store(0, static_cast<Byte>(leased[0] + 1));
+  }
+};
+
 /// If launches wait for each other the test has failed, and hangs then: nothing gets rid of them.
 void expect_end(const Completion& launch) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -109,6 +116,32 @@ TEST_P(MixedLaunches, leases_of_one_file_at_both_ends_and_faults_between) {
   expect_end(first);
   expect_end(second);
   for (const std::uint64_t g : {0, 3}) EXPECT_EQ(read_bytes(m, range(g * kGranule, 1)), constant(1, 2)) << g;
+}
+
+TEST_P(MixedLaunches, leases_and_faults_in_one_granule) {
+  World world(GetParam());
+  const Mapping m = world.map_new(constant(kGranule, 1));
+  expect_end(world.runtime().launch(kOneThread, StoreNext{}, aprime::read(m, range(0, 8)),
+                                    aprime::demand_read_write(m, range(8, 8))));
+  EXPECT_EQ(read_bytes(m), with(constant(kGranule, 1), 8, 1, 2));
+}
+
+TEST_P(MixedLaunches, host_leases_what_one_has_leased_and_what_it_faults_on) {
+  Pair p(GetParam());
+  const Mapping m = p.world.map_new(Bytes(4 * kGranule));
+  const Completion launch = p.world.runtime().launch(
+      kOneThread, IncrementBoth{}, aprime::read_write(m, granules(2)),
+      aprime::demand_read_write(m, granules(0)), p.begun.data(), static_cast<const Flag*>(&p.go));
+  while (!p.begun[0]) std::this_thread::yield();
+  std::thread host([&] {
+    const HostLease lease = m.host_lease(all_of(m), Right::read_write);
+    for (const std::uint64_t g : {0, 2}) lease.bytes()[g * kGranule] |= std::byte{2};
+  });
+  meanwhile();
+  p.go = true;
+  expect_end(launch);
+  host.join();
+  for (const std::uint64_t g : {0, 2}) EXPECT_EQ(read_bytes(m, range(g * kGranule, 1)), constant(1, 3)) << g;
 }
 
 }  // namespace
