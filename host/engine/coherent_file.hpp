@@ -85,6 +85,9 @@ struct Demand {
   /// `placed_from`.
   const FrameIndex* placement = nullptr;
   GranuleIndex placed_from{};
+  /// For Event::overwrite: where what the requester will store ends, if that is not where the last granule
+  /// does. What the file has behind it stays.
+  ByteOffset overwritten_end{~std::uint64_t{0}};
 };
 
 /// One file and everything that is known about its granules: the directory, A′ on each device, the host
@@ -214,6 +217,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status revoke(Run& run, Step step, const Demand& demand) noexcept;
   Status release(Run& run, unsigned device, Step step, AgentId requester, Patience patience) noexcept;
   Status fill(Run& run, Step step, const Demand& demand) noexcept;
+  bool overwritten_whole(GranuleRange run, const Demand& demand) noexcept;
+  /// What stands in for Step::adopt where not every byte is overwritten.
+  Status fill_to_write(Run& run, const Demand& demand) noexcept;
   Progress copy_out(GranuleRange run, device::Region& region) noexcept;
   Status grant_to_host(Run& run, Step step, const Demand& demand) noexcept;
   Status grant_write_to_device(Run& run, AgentId requester) noexcept;

@@ -328,7 +328,8 @@ Progress DeviceLeases::pin(const Held& held, const FrameIndex* placement) {
                 .requester = slot_.agent(),
                 .pin = true,
                 .placement = placement,
-                .placed_from = held.granules.first};
+                .placed_from = held.granules.first,
+                .overwritten_end = held.bytes.end()};
   if (held.right != Right::write) return file.perform_counted(held.granules, demand);
 
   const os::File::SizeResult size = file.file().size();
@@ -376,7 +377,8 @@ void adopt_ahead(DeviceSlot& slot, const FileRequest& request, std::span<const F
                              file.region(slot.number()).params().frames_per_granule.value;
   const GranuleRange now{whole.first, GranuleCount{std::min(room, whole.count.value)}};
   // A failure here costs a fill later and nothing else.
-  static_cast<void>(file.perform(now, {.event = Event::overwrite, .requester = slot.agent()}));
+  static_cast<void>(file.perform(
+      now, {.event = Event::overwrite, .requester = slot.agent(), .overwritten_end = request.range.end()}));
 }
 
 }  // namespace aprime::engine

@@ -14,8 +14,9 @@ Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexce
       return release(run, run.state.owner.device_number(), step, demand.requester, demand.patience);
     case Step::release:
       return release(run, demand.requester.device_number(), step, demand.requester, demand.patience);
-    case Step::fill:
-    case Step::adopt: return fill(run, step, demand);
+    case Step::fill: return fill(run, step, demand);
+    case Step::adopt:
+      return overwritten_whole(run.range, demand) ? fill(run, step, demand) : fill_to_write(run, demand);
     case Step::grant_read: return grant_to_host(run, step, demand);
     case Step::grant_write:
       return demand.requester.is_cpu() ? grant_to_host(run, step, demand)
@@ -117,6 +118,21 @@ Status CoherentFile::fill(Run& run, Step step, const Demand& demand) noexcept {
     Counters::add(counters.bytes_filled, granule_.bytes_of(p.done).value);
   }
   return settle(run, p, step, demand.requester);
+}
+
+/// The file may have grown since somebody saw it end where the overwritten bytes do; while the granule that
+/// has its end is held, it grows by nothing but zeros.
+bool CoherentFile::overwritten_whole(GranuleRange run, const Demand& demand) noexcept {
+  if (granule_.bytes_of(run).end() <= demand.overwritten_end) return true;
+  const os::File::SizeResult size = file_.size();
+  return size.status.is_ok() && size.size.value <= demand.overwritten_end.value;
+}
+
+Status CoherentFile::fill_to_write(Run& run, const Demand& demand) noexcept {
+  const Status filled = fill(run, Step::fill, demand);
+  if (run.range.empty()) return filled;
+  const Status granted = grant_write_to_device(run, demand.requester);
+  return filled.is_ok() ? granted : filled;
 }
 
 Progress CoherentFile::copy_out(GranuleRange run, device::Region& region) noexcept {
