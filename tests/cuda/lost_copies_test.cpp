@@ -21,7 +21,8 @@ class LostCopies : public testing::TestWithParam<cudaMemcpyKind> {
 };
 
 TEST_P(LostCopies, are_noticed_by_the_model) {
-  for (const Config& config : configs()) EXPECT_NE(run(config, 20'000'000), "");  // ends where it fails
+  for (const Config& config : configs())
+    EXPECT_NE(run(config, {.operations = 20'000'000}), "");  // ends where it fails
 }
 
 TEST_P(LostCopies, are_noticed_by_the_differential_test) {

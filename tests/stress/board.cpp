@@ -3,8 +3,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <new>
 #include <stdexcept>
+#include <thread>
 #include <type_traits>
 
 namespace aprime::stress {
@@ -44,6 +47,12 @@ Board::Board(const BoardLayout& layout, std::pmr::memory_resource* memory)
       state_(state_in_.data()),
       journal_(layout.actors, &memory_),
       shadow_(layout.shadow, journal_, &memory_) {}
+
+void Board::await_calls(std::uint64_t calls) const noexcept {
+  while (state_->calls.load(std::memory_order_relaxed) < std::min(calls, layout_.calls) &&
+         !state_->failed.load(std::memory_order_relaxed))
+    std::this_thread::sleep_for(std::chrono::microseconds(500));
+}
 
 BoardLayout& Board::layout_in(const SharedMemory& memory) noexcept {
   return *std::launder(reinterpret_cast<BoardLayout*>(memory.data()));

@@ -37,6 +37,8 @@ struct BoardLayout {
   ShadowLayout shadow;
   unsigned actors;
   std::uint64_t operations;
+  /// How many system calls of programs on the mount must be among them.
+  std::uint64_t calls;
   /// Owners now and then publish a store that they did not make.
   bool loses_stores;
 };
@@ -55,18 +57,24 @@ class Board {
   Shadow& shadow() noexcept { return shadow_; }
   Journal& journal() noexcept { return journal_; }
   std::uint64_t operations_done() const noexcept { return state_->done.load(); }
+  std::uint64_t calls_done() const noexcept { return state_->calls.load(); }
 
-  /// Adds to the operations done; false when the run is over.
-  bool go_on(std::uint64_t done) noexcept {
+  /// Adds to the operations done, and to the `calls` of programs among them; false when the run is over.
+  bool go_on(std::uint64_t done, std::uint64_t calls = 0) noexcept {
     const std::uint64_t before = state_->done.fetch_add(done, std::memory_order_relaxed);
+    const std::uint64_t calls_before = state_->calls.fetch_add(calls, std::memory_order_relaxed);
     if (shadow_.failed()) state_->failed.store(true, std::memory_order_relaxed);
-    return before + done < layout_.operations && !state_->failed.load(std::memory_order_relaxed);
+    const bool is_enough = before + done >= layout_.operations && calls_before + calls >= layout_.calls;
+    return !is_enough && !state_->failed.load(std::memory_order_relaxed);
   }
+  /// Returns when programs have done that many calls, or the run all its calls, or it has failed.
+  void await_calls(std::uint64_t calls) const noexcept;
   bool lose_this_store(Random& random) const noexcept { return layout_.loses_stores && random.one_in(64); }
 
  private:
   struct State {
     std::atomic<std::uint64_t> done{0};
+    std::atomic<std::uint64_t> calls{0};
     std::atomic<bool> failed{false};
   };
 
@@ -77,9 +85,6 @@ class Board {
   Journal journal_;
   Shadow shadow_;
 };
-
-/// Where a program has the tail, every so many words of a granule is one that devices store to.
-inline constexpr std::uint64_t kTailMarkEvery = 64;
 
 /// A word of [first, first + count): often one that this actor may store or add to, sometimes just any.
 std::uint64_t pick_word(Shadow& shadow, std::uint64_t first, std::uint64_t count, std::uint8_t me,

@@ -7,7 +7,8 @@ namespace aprime::stress {
 
 void DeviceActor::run() {
   std::uint64_t done = 0;
-  while (world_.go_on(done)) {
+  for (std::uint64_t n = 0; world_.go_on(done); ++n) {
+    world_.take_turn(n, 150);
     if (random_.one_in(12)) {
       await(0);
       done = overwrite_something();

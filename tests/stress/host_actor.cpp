@@ -38,7 +38,8 @@ class HostActor : CallActor {
   HostActor& operator=(const HostActor&) = delete;
 
   void run() {
-    while (world_.go_on(done_)) {
+    for (std::uint64_t n = 0; world_.go_on(done_); ++n) {
+      world_.take_turn(n, 4);
       done_ = 0;
       view_ = world_.views()[random_.below(world_.views().size())];
       step();

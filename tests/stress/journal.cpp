@@ -33,7 +33,7 @@ const char* name(Path path) noexcept {
       "overwrite",      "read migrate", "read bounce",  "read adaptive", "write migrate", "write bounce",
       "write adaptive", "read direct",  "write direct", "lease out",     "lease in",      "discard",
       "plain read",     "sync",         "prefetch",     "prefetch home", "map",           "launch",
-      "tail",           "at end"};
+      "tail",           "resize",       "append",       "rename",        "at end"};
   return names[static_cast<std::size_t>(path)];
 }
 
@@ -92,18 +92,21 @@ std::string Journal::tail(std::uint64_t word, std::uint64_t granule, std::uint64
   return text;
 }
 
-std::string Journal::summary() const {
+std::string Journal::summary(unsigned first_program) const {
   std::string text;
   for (std::size_t path = 0; path < kPathCount; ++path) {
     std::uint64_t n = 0;
+    std::uint64_t by_programs = 0;
     std::uint64_t longest = 0;
-    for (const Ring& ring : rings_) {
-      n += ring.counts[path].load();
-      longest = std::max(longest, ring.longest_ns[path].load());
+    for (std::size_t actor = 0; actor < rings_.size(); ++actor) {
+      const std::uint64_t count = rings_[actor].counts[path].load();
+      n += count;
+      if (actor >= first_program) by_programs += count;
+      longest = std::max(longest, rings_[actor].longest_ns[path].load());
     }
     if (n != 0)
-      text += fmt::format("  {:<14} {:>10}  longest {:.1f} ms\n", name(static_cast<Path>(path)), n,
-                          static_cast<double>(longest) / 1e6);
+      text += fmt::format("  {:<14} {:>10}  by programs {:>8}  longest {:.1f} ms\n",
+                          name(static_cast<Path>(path)), n, by_programs, static_cast<double>(longest) / 1e6);
   }
   return text;
 }

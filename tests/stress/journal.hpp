@@ -37,9 +37,12 @@ enum class Path : std::uint8_t {
   map,
   launch,
   tail,
+  resize,
+  append,
+  rename,
   at_end,
 };
-inline constexpr std::size_t kPathCount = 26;
+inline constexpr std::size_t kPathCount = 29;
 const char* name(Path path) noexcept;
 
 /// What each actor did lately, for the message of a failure. One ring for each actor; a ring may have several
@@ -60,8 +63,9 @@ class Journal {
   /// The last `lines` operations that touched `word`, or moved a granule of [granule, granule + words),
   /// oldest first.
   std::string tail(std::uint64_t word, std::uint64_t granule, std::uint64_t words, std::size_t lines) const;
-  /// Operations of each path, and the longest time that one took.
-  std::string summary() const;
+  /// Operations of each path, how many of them the actors from `first_program` on did, and the longest time
+  /// that one took.
+  std::string summary(unsigned first_program) const;
   std::uint64_t count(Path path) const noexcept;
 
  private:

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "tests/stress/program_actor.hpp"
+#include "tests/stress/tail.hpp"
 
 namespace aprime::stress {
 namespace {
@@ -37,13 +38,9 @@ class ProgramTail {
   ProgramTail& operator=(const ProgramTail&) = delete;
 
   void run() {
-    std::uint64_t done = 0;
-    while (board_.go_on(done)) {
-      const auto began = Journal::Clock::now();
+    while (board_.go_on(done_, calls_)) {
+      done_ = calls_ = 0;
       step();
-      board_.journal().note(program_.actor, Path::tail, first_ / 8, (bytes_.size() + 7) / 8, bytes_.size(),
-                            began);
-      done = 1;
     }
   }
 
@@ -51,14 +48,16 @@ class ProgramTail {
   static constexpr std::uint64_t kPage = 4096;
   static constexpr std::uint64_t kTailMax = std::uint64_t{1} << 20;
 
-  struct Part {
-    std::uint64_t at;
-    std::uint64_t size;
-  };
-  Part somewhere(std::uint64_t most) {
-    if (bytes_.empty()) return {0, 0};
-    const std::uint64_t at = random_.below(bytes_.size());
-    return {at, random_.between(1, std::min<std::uint64_t>(most, bytes_.size() - at))};
+  TailPart somewhere(std::uint64_t most) { return some_part(bytes_.size(), most, random_); }
+
+  /// Does something by that path, and notes it.
+  template <class What>
+  void act(Path path, TailPart p, What what) {
+    const auto began = Journal::Clock::now();
+    what();
+    board_.journal().note(program_.actor, path, (first_ + p.at) / 8, (p.size + 7) / 8, bytes_.size(), began);
+    ++done_;
+    if (path != Path::tail && path != Path::plain_read) ++calls_;
   }
 
   void step() {
@@ -68,31 +67,33 @@ class ProgramTail {
     if (what < 80) return append();
     if (what < 90) return resize();
     if (what < 97) return punch();
-    file_.sync();
+    act(Path::sync, {0, bytes_.size()}, [&] { file_.sync(); });
     look({0, bytes_.size()}, Way::plain, "after fsync");
   }
 
   void store() {
-    const Part p = somewhere(3 * granule_);
+    const TailPart p = somewhere(3 * granule_);
     if (p.size == 0) return;
     fill(p);
-    if (random_.one_in(2))
-      file_.write(first_ + p.at, bytes_.data() + p.at, p.size);
+    if (!random_.one_in(3))
+      act(Path::write_adaptive, p, [&] { file_.write(first_ + p.at, bytes_.data() + p.at, p.size); });
     else
-      std::memcpy(memory_ + first_ + p.at, bytes_.data() + p.at, p.size);
+      act(Path::tail, p, [&] { std::memcpy(memory_ + first_ + p.at, bytes_.data() + p.at, p.size); });
   }
-  void fill(Part p) {
+  void fill(TailPart p) {
     const auto salt = static_cast<std::uint8_t>(random_.next());
     for (std::uint64_t i = 0; i < p.size; ++i) bytes_[p.at + i] = static_cast<std::uint8_t>(salt + i * 7);
   }
 
   void append() {
-    const Part p{bytes_.size(), random_.between(1, 2 * granule_)};
+    const TailPart p{bytes_.size(), random_.between(1, 2 * granule_)};
     if (p.at + p.size > kTailMax) return;
     bytes_.resize(p.at + p.size);
     fill(p);
-    const ssize_t n = ::write(appending_.get(), bytes_.data() + p.at, p.size);
-    if (n != static_cast<ssize_t>(p.size)) fail_call("append", first_ + p.at, p.size, n);
+    act(Path::append, p, [&] {
+      const ssize_t n = ::write(appending_.get(), bytes_.data() + p.at, p.size);
+      if (n != static_cast<ssize_t>(p.size)) fail_call("append", first_ + p.at, p.size, n);
+    });
     last_change_ = fmt::format("{} bytes were appended to {}", p.size, p.at);
     expect_size();
   }
@@ -104,17 +105,17 @@ class ProgramTail {
     if (random_.one_in(2)) store();
     last_change_ = fmt::format("it was cut from {} to {} bytes", bytes_.size(), size);
     const std::uint64_t kept = std::min<std::uint64_t>(bytes_.size(), size);
-    file_.resize(first_ + size);
+    act(Path::resize, {kept, size - kept}, [&] { file_.resize(first_ + size); });
     bytes_.resize(size);
     expect_size();
     if (size > kept && random_.one_in(2)) look({kept, size - kept}, any_way(), "after it grew");
   }
 
   void punch() {
-    const Part p = somewhere(4 * granule_);
+    const TailPart p = somewhere(4 * granule_);
     if (p.size == 0) return;
     if (random_.one_in(2)) store();
-    file_.punch(first_ + p.at, p.size);
+    act(Path::discard, p, [&] { file_.punch(first_ + p.at, p.size); });
     std::fill_n(bytes_.begin() + static_cast<std::ptrdiff_t>(p.at), p.size, std::uint8_t{0});
     if (random_.one_in(2)) look(p, any_way(), "after a hole was punched");
   }
@@ -132,25 +133,27 @@ class ProgramTail {
   Way any_way() { return static_cast<Way>(random_.below(3)); }
 
   void look_somewhere() {
-    const Part p = somewhere(3 * granule_);
+    const TailPart p = somewhere(3 * granule_);
     if (p.size != 0) look(p, any_way(), "later");
   }
 
-  void look(Part p, Way way, const char* when) {
+  void look(TailPart p, Way way, const char* when) {
     if (p.size == 0) return;
     const std::uint64_t at = first_ + p.at;
     const std::uint8_t* seen = reinterpret_cast<const std::uint8_t*>(page_words_.first(1).data());
     auto* const into = reinterpret_cast<std::uint8_t*>(page_words_.first(1).data());
     switch (way) {
-      case Way::read: file_.read(at, into, p.size); break;
-      case Way::plain: plain_.read(at, into, p.size); break;
-      case Way::memory: std::memcpy(into, memory_ + at, p.size); break;
+      case Way::read: act(Path::read_adaptive, p, [&] { file_.read(at, into, p.size); }); break;
+      case Way::plain: act(Path::plain_read, p, [&] { plain_.read(at, into, p.size); }); break;
+      case Way::memory: act(Path::tail, p, [&] { std::memcpy(into, memory_ + at, p.size); }); break;
       case Way::direct: {
         // Whole pages; what is asked for beyond the end of the file does not come.
         const std::uint64_t from = at / kPage * kPage;
         const std::uint64_t size = (at + p.size - from + kPage - 1) / kPage * kPage;
-        const ssize_t n = ::pread(direct_.get(), into, size, static_cast<off_t>(from));
-        if (n < static_cast<ssize_t>(at + p.size - from)) fail_call("direct pread", from, size, n);
+        act(Path::read_direct, p, [&] {
+          const ssize_t n = ::pread(direct_.get(), into, size, static_cast<off_t>(from));
+          if (n < static_cast<ssize_t>(at + p.size - from)) fail_call("direct pread", from, size, n);
+        });
         seen = into + (at - from);
       }
     }
@@ -178,6 +181,9 @@ class ProgramTail {
   std::uint8_t* memory_ = nullptr;
   std::uint64_t mapped_size_ = 0;
   std::string last_change_ = "nothing";
+  /// What the board was not told of yet: operations, and how many of them were system calls.
+  std::uint64_t done_ = 0;
+  std::uint64_t calls_ = 0;
 };
 
 }  // namespace

@@ -45,7 +45,7 @@ class ProgramsStress : public testing::TestWithParam<Config> {};
 
 TEST_P(ProgramsStress, every_observer_sees_only_what_it_may_see) {
   set_recall(Recall::whole);
-  EXPECT_EQ(run(GetParam(), operations_of_run(2'000'000)), "");
+  EXPECT_EQ(run(GetParam(), length_of_run({.operations = 2'000'000, .calls = 60'000})), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Configs, ProgramsStress, testing::ValuesIn(configs()),
@@ -56,7 +56,7 @@ class ProgramsSabotage : public testing::TestWithParam<Recall> {};
 
 TEST_P(ProgramsSabotage, is_noticed) {
   set_recall(GetParam());
-  EXPECT_NE(run(configs().front(), 100'000'000), "");  // ends where it fails
+  EXPECT_NE(run(configs().front(), {.operations = 100'000'000}), "");  // ends where it fails
   set_recall(Recall::whole);
 }
 

@@ -8,12 +8,13 @@
 
 namespace aprime::stress {
 
-/// How long a run shall be: APRIME_STRESS_OPERATIONS, or `full`, less where tests are to be quick.
-std::uint64_t operations_of_run(std::uint64_t full);
+/// How long a run shall be: APRIME_STRESS_OPERATIONS and APRIME_STRESS_CALLS, or `full`, less where tests are
+/// to be quick.
+RunLength length_of_run(const RunLength& full);
 
 /// Makes a world of APRIME_STRESS_SEED, or a new seed, and runs it. Says what it did. Returns the failure,
 /// with how to replay it, or nothing.
-std::string run(const Config& config, std::uint64_t operations);
+std::string run(const Config& config, const RunLength& length);
 
 void PrintTo(const Config& config, std::ostream* out);
 

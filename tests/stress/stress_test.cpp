@@ -16,7 +16,7 @@ namespace {
 class Stress : public testing::TestWithParam<Config> {};
 
 TEST_P(Stress, every_observer_sees_only_what_it_may_see) {
-  EXPECT_EQ(run(GetParam(), operations_of_run(4'000'000)), "");
+  EXPECT_EQ(run(GetParam(), length_of_run({.operations = 4'000'000})), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Configs, Stress, testing::ValuesIn(configs()),
@@ -30,7 +30,7 @@ TEST_P(StressSabotage, is_noticed) {
   config.sabotage = GetParam();
   // A run ends where it fails; what is done at its end waits for that.
   const std::uint64_t operations = GetParam() == Sabotage::corrupt_file ? 600'000 : 20'000'000;
-  EXPECT_NE(run(config, operations), "");
+  EXPECT_NE(run(config, {.operations = operations}), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, StressSabotage,

@@ -9,6 +9,7 @@
 #include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
 #include "tests/stress/byte_kernels.hpp"
+#include "tests/stress/tail.hpp"
 #include "tests/stress/world.hpp"
 
 namespace aprime::stress {
@@ -41,7 +42,8 @@ class TailActor {
 
   void run() {
     std::uint64_t done = 0;
-    while (world_.go_on(done)) {
+    for (std::uint64_t n = 0; world_.go_on(done); ++n) {
+      world_.take_turn(n, 16);
       const auto began = Journal::Clock::now();
       step();
       world_.journal().note(world_.tail_actor(), Path::tail, first_ / 8, (bytes_.size() + 7) / 8,
@@ -63,21 +65,13 @@ class TailActor {
     look(0, bytes_.size(), 6, "after a sync, past aprime,");
   }
 
-  struct Part {
-    std::uint64_t at;
-    std::uint64_t size;
-  };
-  Part somewhere(std::uint64_t most) {
-    if (bytes_.empty()) return {0, 0};
-    const std::uint64_t at = random_.below(bytes_.size());
-    return {at, random_.between(1, std::min<std::uint64_t>(most, bytes_.size() - at))};
-  }
+  TailPart somewhere(std::uint64_t most) { return some_part(bytes_.size(), most, random_); }
   /// In the mapping.
-  ByteRange range(Part p) const { return {ByteOffset{first_ - map_first_ + p.at}, ByteCount{p.size}}; }
+  ByteRange range(TailPart p) const { return {ByteOffset{first_ - map_first_ + p.at}, ByteCount{p.size}}; }
   unsigned any_device() { return random_.below32(world_.device_count()); }
 
   void store() {
-    const Part p = somewhere(3 * world_.granule_bytes());
+    const TailPart p = somewhere(3 * world_.granule_bytes());
     if (p.size == 0) return;
     const auto salt = static_cast<std::uint8_t>(random_.next());
     for (std::uint64_t i = 0; i < p.size; ++i) bytes_[p.at + i] = byte_of(salt, i);
@@ -96,7 +90,7 @@ class TailActor {
   }
 
   void look_somewhere(const char* when) {
-    const Part p = somewhere(3 * world_.granule_bytes());
+    const TailPart p = somewhere(3 * world_.granule_bytes());
     if (p.size != 0) look(p.at, p.size, random_.below(6), when);
   }
 
@@ -111,7 +105,7 @@ class TailActor {
     else if (how < 6) {
       // By parts that any device has room for.
       for (std::uint64_t done = 0; done < size; done += 4 * granule) {
-        const Part part{at + done, std::min(size - done, 4 * granule)};
+        const TailPart part{at + done, std::min(size - done, 4 * granule)};
         // Whole granules need not be filled.
         const ByteRange to{ByteOffset{0}, ByteCount{(part.size + granule - 1) / granule * granule}};
         const Mapping& copied = world_.scratch(world_.tail_actor());
@@ -160,7 +154,7 @@ class TailActor {
   }
 
   void discard() {
-    const Part p = somewhere(4 * world_.granule_bytes());
+    const TailPart p = somewhere(4 * world_.granule_bytes());
     if (p.size == 0) return;
     if (random_.one_in(2)) store();
     mapping_.discard(range(p));
@@ -169,7 +163,7 @@ class TailActor {
   }
 
   void prefetch() {
-    const Part p = somewhere(4 * world_.granule_bytes());
+    const TailPart p = somewhere(4 * world_.granule_bytes());
     if (p.size == 0) return;
     if (random_.one_in(4)) return mapping_.prefetch_home(range(p));
     mapping_.prefetch(range(p), any_device(), random_.one_in(2) ? Right::read_write : Right::read);
@@ -195,7 +189,8 @@ void run_tail_marker(World& world, Random random) {
   const std::uint64_t first = world.tail_first_byte() - map_first;
   const std::uint64_t end = world.tail().size_bytes().value / 8 * 8;
   std::uint64_t done = 0;
-  while (world.go_on(done)) {
+  for (std::uint64_t n = 0; world.go_on(done); ++n) {
+    world.take_turn(n, 100);
     const auto began = Journal::Clock::now();
     const std::uint64_t at = random.between(first / granule, (end - 1) / granule) * granule;
     const ByteRange range{ByteOffset{at}, ByteCount{std::min(granule, end - at)}};

@@ -40,8 +40,8 @@ void PlainFile::write(std::uint64_t at, const void* from, std::size_t size) cons
     throw std::runtime_error("plain write");
 }
 
-World::World(const Config& config, std::uint64_t seed, std::uint64_t operations)
-    : config_(config), seed_(seed), operations_(operations) {
+World::World(const Config& config, std::uint64_t seed, const RunLength& length)
+    : config_(config), seed_(seed), length_(length) {
   open();
 }
 
@@ -103,7 +103,8 @@ void World::open() {
                  .devices = device_count(),
                  .lanes = kLanes},
       .actors = program_actor(config_.programs),
-      .operations = operations_,
+      .operations = length_.operations,
+      .calls = length_.calls,
       .loses_stores = config_.sabotage == Sabotage::lose_store};
   if (memory_ == nullptr) {
     board_ = std::make_unique<Board>(layout);
@@ -191,7 +192,7 @@ void World::watch(std::vector<std::thread>& actors, const std::atomic<unsigned>&
       std::fprintf(
           stderr, "stress: %s with seed %llu hangs after %llu operations, %u actors are at work\n%s%s\n",
           config_.name.c_str(), static_cast<unsigned long long>(seed_), static_cast<unsigned long long>(last),
-          active.load(), journal().summary().c_str(), shadow().failure().c_str());
+          active.load(), journal().summary(program_actor(0)).c_str(), shadow().failure().c_str());
       std::abort();
     }
   }
@@ -237,11 +238,12 @@ void World::check_everything() {
 std::string World::summary() {
   const Stats& s = last_stats_;
   return fmt::format(
-      "{}: {} operations\n{}  device faults {} read, {} write; host faults {} read, {} write; {} spurious\n"
+      "{}: {} operations, {} of them system calls of programs\n{}  device faults {} read, {} write; host "
+      "faults {} read, {} write; {} spurious\n"
       "  granules filled {}, copied back {}; bounced {} bytes; {} evictions; {} throttled\n",
-      config_.name, operations_done(), journal().summary(), s.faults.device_read, s.faults.device_write,
-      s.faults.host_read, s.faults.host_write, s.spurious_faults, s.granules_filled, s.granules_copied_back,
-      s.bytes_bounced, s.evictions, s.throttled);
+      config_.name, operations_done(), calls_done(), journal().summary(program_actor(0)),
+      s.faults.device_read, s.faults.device_write, s.faults.host_read, s.faults.host_write, s.spurious_faults,
+      s.granules_filled, s.granules_copied_back, s.bytes_bounced, s.evictions, s.throttled);
 }
 
 }  // namespace aprime::stress

@@ -47,6 +47,13 @@ struct Config {
   bool planned = false;
 };
 
+/// How much a run does at least.
+struct RunLength {
+  std::uint64_t operations;
+  /// Of programs, among them: see BoardLayout.
+  std::uint64_t calls = 0;
+};
+
 /// A descriptor of the file that knows nothing of aprime.
 class PlainFile {
  public:
@@ -89,7 +96,7 @@ class World {
   static constexpr unsigned kScratchParts = 4;
   static constexpr std::uint64_t kScratchPartMin = 16 * 1024;
 
-  World(const Config& config, std::uint64_t seed, std::uint64_t operations);
+  World(const Config& config, std::uint64_t seed, const RunLength& length);
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
@@ -101,6 +108,7 @@ class World {
   std::string summary();
   Stats stats() const { return last_stats_; }
   std::uint64_t operations_done() const noexcept { return board_->operations_done(); }
+  std::uint64_t calls_done() const noexcept { return board_->calls_done(); }
 
   // For the actors.
   const Config& config() const noexcept { return config_; }
@@ -128,6 +136,11 @@ class World {
 
   /// Adds to the operations done; false when the run is over.
   bool go_on(std::uint64_t done) noexcept { return board_->go_on(done); }
+  /// Returns when the programs, if there are any, have made that many system calls for each of an actor's
+  /// first n steps: actors whose words are mostly at hand would hardly let them have a turn.
+  void take_turn(std::uint64_t n, std::uint64_t calls_per_step) noexcept {
+    board_->await_calls(n * calls_per_step);
+  }
 
  private:
   void open();
@@ -138,7 +151,7 @@ class World {
 
   const Config config_;
   const std::uint64_t seed_;
-  const std::uint64_t operations_;
+  const RunLength length_;
   test::TemporaryDirectory directory_;
   std::string path_;
   std::unique_ptr<PlainFile> plain_;
