@@ -30,7 +30,8 @@ class GranuleMarks {
     }
   }
 
-  /// Takes each mark away, in order, and calls `fn(GranuleIndex)`, which may mark it again.
+  /// Takes each mark away, in order, and calls `fn(GranuleIndex)`, which may mark it again. If that throws,
+  /// its mark and the rest stay.
   template <class Fn>
   void take_each(Fn&& fn) {
     const std::uint64_t words = words_.capacity();
@@ -39,15 +40,19 @@ class GranuleMarks {
       groups_[group].store(0);
       for (std::uint64_t w = group << (kLog2Group - kLog2Word);
            w < words && w >> (kLog2Group - kLog2Word) == group; ++w)
-        for (std::uint64_t bits = words_[w].exchange(0); bits != 0; bits &= bits - 1)
-          fn(GranuleIndex{(w << kLog2Word) + static_cast<unsigned>(std::countr_zero(bits))});
+        take_word(w, fn);
     }
   }
 
-  /// Takes all marks away and says where they were, in order.
+  /// Takes all marks away and says where they were, in order. \throws std::bad_alloc, and takes none away
   std::vector<GranuleRange> take() {
     std::vector<GranuleRange> runs;
-    take_each([&](GranuleIndex g) { append(runs, g); });
+    try {
+      take_each([&](GranuleIndex g) { append(runs, g); });
+    } catch (...) {
+      for (const GranuleRange& run : runs) mark(run);
+      throw;
+    }
     return runs;
   }
 
@@ -55,6 +60,19 @@ class GranuleMarks {
   static constexpr unsigned kLog2Word = 6;
   static constexpr std::uint64_t kWordBits = std::uint64_t{1} << kLog2Word;
   static constexpr unsigned kLog2Group = 12;
+
+  template <class Fn>
+  void take_word(std::uint64_t w, Fn& fn) {
+    std::uint64_t bits = words_[w].exchange(0);
+    try {
+      for (; bits != 0; bits &= bits - 1)
+        fn(GranuleIndex{(w << kLog2Word) + static_cast<unsigned>(std::countr_zero(bits))});
+    } catch (...) {
+      words_[w].fetch_or(bits);
+      groups_[w >> (kLog2Group - kLog2Word)].store(1);
+      throw;
+    }
+  }
 
   static void append(std::vector<GranuleRange>& runs, GranuleIndex g) {
     if (!runs.empty() && runs.back().end() == g)

@@ -199,15 +199,18 @@ HostLease MappingState::host_lease(const std::shared_ptr<MappingState>& self, By
   }
   const GranuleRange granules = file_->granule().covering(bytes);
   const trace::Range traced(file_->tracer(), trace::Kind::lease, bytes.size);
+  // Made first: once granules are pinned nothing may fail.
+  auto lease = std::make_unique<detail::HostLeaseState>(
+      self, GranuleRange{granules.first, GranuleCount{0}},
+      std::span(where->data() + range.first.value, static_cast<std::size_t>(range.size.value)));
   const Status status =
       file_->pin_together(granules, {.event = right == Right::read ? Event::read : Event::write,
                                      .requester = AgentId::cpu(),
                                      .is_fault = true,
                                      .view = where});
   throw_if_failed(status, file_->path(), "host lease");
-  return HostLease(std::make_unique<detail::HostLeaseState>(
-      self, granules,
-      std::span(where->data() + range.first.value, static_cast<std::size_t>(range.size.value))));
+  lease->granules = granules;
+  return HostLease(std::move(lease));
 }
 
 }  // namespace aprime::engine
