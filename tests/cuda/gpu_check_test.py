@@ -24,7 +24,7 @@ class GpuCheck(unittest.TestCase):
         """With nothing in PATH but a few programs, of those that are given as text."""
         path = os.path.join(self.directory, "bin")
         os.mkdir(path)
-        for name in "bash", "dirname", "sed":
+        for name in "bash", "dirname", "env", "sed":
             os.symlink(shutil.which(name), os.path.join(path, name))
         for name, text in programs.items():
             with open(os.path.join(path, name), "w") as file:
@@ -46,6 +46,12 @@ class GpuCheck(unittest.TestCase):
 
     def test_unknown_arguments_are_refused(self):
         self.assert_refused(self.run_with({}, "--fast"), 2, "unknown argument --fast")
+
+    def test_without_packages_to_install_it_builds_with_what_there_is(self):
+        process = self.run_with({"nvidia-smi": "", "dpkg-query": "exit 1\n", "apt-get": "exit 100\n",
+                                 "sudo": "exec \"$@\"\n", "cmake": "echo configured; exit 7\n"})
+        self.assertEqual((process.returncode, process.stdout.splitlines()[-1]), (7, "configured"), process)
+        self.assertIn("goes on with what is installed", process.stderr)
 
     def test_help_tells_how_to_use_it(self):
         process = self.run_with({}, "--help")
