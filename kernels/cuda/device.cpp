@@ -125,10 +125,13 @@ class CudaDevice final : public device::Device, public device::PagingSource {
   }
 
   device::Paging& paging() override {
-    if (!paging_)
+    if (!paging_) {
+      const detail::CudaStart loaded = load_pager();
+      throw_if_failed(static_cast<cudaError_t>(loaded.error), loaded.call);
       paging_ = std::make_unique<device::Paging>(
           paging_memory_, memory_.address(FrameIndex{0}), frames_.capacity(),
           [this](const detail::PagingPort* port) { return run_pager(port); });
+    }
     return *paging_;
   }
   device::PagingMemory& paging_memory() noexcept override { return paging_memory_; }
@@ -160,7 +163,8 @@ class CudaDevice final : public device::Device, public device::PagingSource {
 
   // Faults inside kernels. The last one is made by the first launch that needs it.
   CudaPagingMemory paging_memory_{kGpu};
-  Stream pager_stream_;
+  /// Of two grids the GPU starts all blocks of the earlier one first, unless the later one is more urgent.
+  Stream pager_stream_{Stream::Urgency::most};
   std::binary_semaphore kernel_is_queued_{0};
   std::unique_ptr<device::Paging> paging_;
 };

@@ -9,4 +9,8 @@ detail::CudaKernel::Start pager_start() noexcept {
   return &detail::start_on_cuda<detail::PagerKernel, const detail::PagingPort*>;
 }
 
+detail::CudaStart load_pager() noexcept {
+  return detail::load_on_cuda<detail::PagerKernel, const detail::PagingPort*>();
+}
+
 }  // namespace aprime::cuda

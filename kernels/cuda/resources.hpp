@@ -13,8 +13,15 @@ namespace aprime::cuda {
 /// A stream that waits for no other one, not even for the legacy default stream.
 class Stream {
  public:
+  /// Whose blocks come first where there is not room for all.
+  enum class Urgency : bool { usual, most };
+
   /// \throws Error(device_failed | device_memory)
-  Stream() { APRIME_CUDA_THROW(cudaStreamCreateWithFlags, &stream_, cudaStreamNonBlocking); }
+  explicit Stream(Urgency urgency = Urgency::usual) {
+    int priority = 0;
+    if (urgency == Urgency::most) APRIME_CUDA_THROW(cudaDeviceGetStreamPriorityRange, nullptr, &priority);
+    APRIME_CUDA_THROW(cudaStreamCreateWithPriority, &stream_, cudaStreamNonBlocking, priority);
+  }
   Stream(Stream&& other) noexcept : stream_(std::exchange(other.stream_, nullptr)) {}
   Stream& operator=(Stream&&) = delete;
   ~Stream() {

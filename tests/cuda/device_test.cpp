@@ -102,10 +102,10 @@ TEST_F(CudaDevice, large_ranges_go_through_staging_in_pieces) {
 /// A call that fails while a device is made is told with its name, and leaves nothing behind.
 TEST_F(CudaDevice, each_call_of_its_making_may_fail) {
   const std::size_t before = fake_cuda::live_resources();
-  for (const char* call :
-       {"cudaGetDeviceProperties", "cudaSetDevice", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags",
-        "cudaHostAlloc", "cudaMemGetInfo", "cudaDeviceGetAttribute", "cudaMallocManaged", "cudaMemAdvise",
-        "cudaMemPrefetchAsync", "cudaStreamSynchronize"}) {
+  for (const char* call : {"cudaGetDeviceProperties", "cudaSetDevice", "cudaStreamCreateWithPriority",
+                           "cudaEventCreateWithFlags", "cudaDeviceGetStreamPriorityRange", "cudaHostAlloc",
+                           "cudaMemGetInfo", "cudaDeviceGetAttribute", "cudaMallocManaged", "cudaMemAdvise",
+                           "cudaMemPrefetchAsync", "cudaStreamSynchronize"}) {
     for (unsigned nth = 0; nth < 20; ++nth) {
       fake_cuda::fail_call(call, nth, cudaErrorUnknown);
       std::string message;

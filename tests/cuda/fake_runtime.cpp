@@ -12,8 +12,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace aprime::fake_cuda {
 namespace {
@@ -21,7 +23,7 @@ namespace {
 /// What a stream's thread does, one after another.
 class Stream {
  public:
-  Stream() : thread_([this] { run(); }) {}
+  explicit Stream(int priority) : priority_(priority), thread_([this] { run(); }) {}
   ~Stream() {
     {
       const std::lock_guard lock(mutex_);
@@ -37,6 +39,7 @@ class Stream {
     }
     changed_.notify_all();
   }
+  int priority() const { return priority_; }
   void drain() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return waiting_.empty() && !busy_; });
@@ -59,6 +62,7 @@ class Stream {
     }
   }
 
+  const int priority_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> waiting_;
@@ -102,10 +106,36 @@ class State {
   cudaError_t begin(const char* name) {
     const std::lock_guard lock(mutex_);
     ++calls_[name];
-    if (broken_) return cudaErrorIllegalAddress;
+    if (broken_) return last_error = cudaErrorIllegalAddress;
     if (planned_call_ != name || planned_nth_-- != 0) return cudaSuccess;
     planned_call_.clear();
-    return planned_error_;
+    return last_error = planned_error_;
+  }
+  /// Of the calling thread; told once.
+  static cudaError_t take_last_error() { return std::exchange(last_error, cudaSuccess); }
+
+  void add_stream(std::shared_ptr<Stream> stream) {
+    const std::lock_guard lock(mutex_);
+    streams_[stream.get()] = std::move(stream);
+  }
+  void remove_stream(Stream* stream) {
+    std::shared_ptr<Stream> last;
+    const std::lock_guard lock(mutex_);
+    last = std::move(streams_.extract(stream).mapped());
+  }
+  /// Until nothing runs that was queued before.
+  void drain_all() {
+    std::vector<std::shared_ptr<Stream>> streams;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [address, stream] : streams_) streams.push_back(stream);
+    }
+    for (const std::shared_ptr<Stream>& stream : streams) stream->drain();
+  }
+  /// True once for each name.
+  bool is_first_load(const std::string& kernel) {
+    const std::lock_guard lock(mutex_);
+    return loaded_.insert(kernel).second;
   }
 
   cudaError_t allocate(void** address, std::size_t size, Kind kind) {
@@ -161,7 +191,11 @@ class State {
   std::map<std::byte*, std::pair<std::size_t, Kind>> allocations_;
   std::size_t used_ = 0;
   std::atomic<std::size_t> objects_{0};
+  std::map<Stream*, std::shared_ptr<Stream>> streams_;
+  std::set<std::string> loaded_;
+  static thread_local cudaError_t last_error;
 };
+thread_local cudaError_t State::last_error = cudaSuccess;
 
 State& state() {
   static State s;
@@ -215,6 +249,12 @@ std::size_t live_resources() {
   return state().allocations_.size() + state().objects_;
 }
 
+int priority_of(cudaStream_t stream) { return stream_of(stream).priority(); }
+
+void load(const std::string& kernel) {
+  if (state().is_first_load(kernel)) state().drain_all();
+}
+
 void queue(cudaStream_t stream, std::function<bool()> work) {
   stream_of(stream).push([work = std::move(work)] {
     if (!work()) state().broken_ = true;
@@ -263,7 +303,14 @@ cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  FAKE_CUDA_BEGIN(cudaDeviceGetStreamPriorityRange);
+  if (least != nullptr) *least = 0;
+  if (greatest != nullptr) *greatest = fake::kGreatestPriority;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError() { return fake::State::take_last_error(); }
 const char* cudaGetErrorName(cudaError_t) { return "name"; }
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorIllegalAddress ? "an illegal memory access was encountered" : "planned";
@@ -275,16 +322,18 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  FAKE_CUDA_BEGIN(cudaStreamCreateWithFlags);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
+  FAKE_CUDA_BEGIN(cudaStreamCreateWithPriority);
   if (flags != cudaStreamNonBlocking) return cudaErrorInvalidValue;
-  *stream = reinterpret_cast<cudaStream_t>(new fake::Stream);
+  auto made = std::make_shared<fake::Stream>(priority);
+  *stream = reinterpret_cast<cudaStream_t>(made.get());
+  fake::state().add_stream(std::move(made));
   ++fake::state().objects_;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete &fake::stream_of(stream);
+  fake::state().remove_stream(&fake::stream_of(stream));
   --fake::state().objects_;
   return cudaSuccess;
 }
@@ -341,7 +390,10 @@ cudaError_t cudaMallocManaged(void** address, std::size_t size, unsigned flags) 
   return fake::state().allocate(address, size, fake::Kind::managed);
 }
 
-cudaError_t cudaFree(void* address) { return fake::state().release(address, false); }
+cudaError_t cudaFree(void* address) {
+  fake::state().drain_all();
+  return fake::state().release(address, false);
+}
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   FAKE_CUDA_BEGIN(cudaMemGetInfo);

@@ -9,7 +9,8 @@
 // A stand-in for the CUDA runtime: the calls that the CUDA device makes, over plain memory and threads. It is
 // as asynchronous as the real one (each stream has a thread; a copy has happened when an event after it has),
 // and stricter about arguments: a copy that is called asynchronous must be between GPU memory and page-locked
-// memory, within one allocation of each.
+// memory, within one allocation of each. What may wait for all kernels that run does so:
+// cudaFree and `load`.
 //
 // Fault model: a planned call fails once, without doing anything; after a kernel has failed every call fails
 // (as with an illegal address), until `repair`.
@@ -42,6 +43,11 @@ std::size_t calls(const std::string& name);
 /// Streams, events and allocations that were made and not given back.
 std::size_t live_resources();
 
+inline constexpr int kGreatestPriority = -5;
+int priority_of(cudaStream_t stream);
+
+/// Brings a kernel to the GPU, unless it is there.
+void load(const std::string& kernel);
 /// Queues work on a stream, as a kernel launch does. If it returns false the GPU has failed.
 void queue(cudaStream_t stream, std::function<bool()> work);
 

@@ -37,6 +37,9 @@ void require_cuda_version(bool has_one, const std::string& name) {
 void start_kernel(const detail::KernelBody& body, const Grid& grid, cudaStream_t stream) {
   require_cuda_version(body.cuda.start != nullptr || std::string(body.name) == "pager", body.name);
   if (std::string(body.name) == "pager") {
+    fake_cuda::load(body.name);
+    if (fake_cuda::priority_of(stream) != fake_cuda::kGreatestPriority)
+      throw Error(Errc::device_failed, "a grid that fills the GPU could keep the pager out");
     // Its closure lives until the stream is synchronised.
     fake_cuda::queue(stream, [body] { return run(body, Grid{{1}, {4}}); });
   } else {
@@ -45,9 +48,15 @@ void start_kernel(const detail::KernelBody& body, const Grid& grid, cudaStream_t
 }
 
 detail::CudaKernel::Start pager_start() noexcept { return nullptr; }
+detail::CudaStart load_pager() noexcept {
+  fake_cuda::load("pager");
+  return {};
+}
 
-void start_task(detail::LaunchClosure& task, const std::string& name, cudaStream_t /*stream*/) {
-  require_cuda_version(task.task().run != nullptr, name);
+void start_task(detail::LaunchClosure& task, const std::string& name, cudaStream_t stream) {
+  const detail::CudaTask cuda = task.task();
+  require_cuda_version(cuda.run != nullptr, name);
+  if (cuda.run != nullptr) cuda.run(cuda.call, stream);
   task.run_task();
 }
 
