@@ -33,6 +33,7 @@ class PagingMemory {
   virtual std::byte* shared(std::size_t bytes) = 0;
   /// Zeroed memory of the device; `free` gives it back. \throws Error(resources)
   virtual std::byte* device(std::size_t bytes) = 0;
+  /// Does not wait for kernels that run.
   virtual void free(std::byte* device_memory) noexcept = 0;
   /// Makes memory from `device` zeros again, all of it. Returns when it is done. \pre no kernel runs
   virtual Status clear(std::byte* device_memory) noexcept = 0;

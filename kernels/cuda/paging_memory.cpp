@@ -19,9 +19,10 @@ std::byte* CudaPagingMemory::shared(std::size_t bytes) {
 
 std::byte* CudaPagingMemory::device(std::size_t bytes) {
   APRIME_CUDA_THROW(cudaSetDevice, gpu_);
-  GpuMemory memory(bytes);
-  std::byte* const at = memory.data();
-  {
+  std::byte* at = reuse(bytes);
+  if (at == nullptr) {
+    GpuMemory memory(bytes);
+    at = memory.data();
     const sync::Lock lock(mutex_);
     device_.emplace(at, std::move(memory));
   }
@@ -32,9 +33,20 @@ std::byte* CudaPagingMemory::device(std::size_t bytes) {
   return at;
 }
 
+std::byte* CudaPagingMemory::reuse(std::size_t bytes) noexcept {
+  const sync::Lock lock(mutex_);
+  auto smallest = unused_.end();
+  for (auto at = unused_.begin(); at != unused_.end(); ++at)
+    if (at->second.size() >= bytes &&
+        (smallest == unused_.end() || at->second.size() < smallest->second.size()))
+      smallest = at;
+  if (smallest == unused_.end()) return nullptr;
+  return device_.insert(unused_.extract(smallest)).position->first;
+}
+
 void CudaPagingMemory::free(std::byte* device_memory) noexcept {
   const sync::Lock lock(mutex_);
-  device_.erase(device_memory);
+  unused_.insert(device_.extract(device_memory));
 }
 
 Status CudaPagingMemory::clear(std::byte* device_memory) noexcept {

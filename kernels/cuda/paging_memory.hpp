@@ -28,6 +28,8 @@ class CudaPagingMemory final : public device::PagingMemory {
  private:
   static constexpr std::size_t kBufferBytes = std::size_t{64} << 10;
 
+  /// The smallest of what was given back that is large enough; null if there is none.
+  std::byte* reuse(std::size_t bytes) noexcept;
   Status finish(Status queued) noexcept APRIME_REQUIRES(mutex_);
 
   const int gpu_;
@@ -36,6 +38,9 @@ class CudaPagingMemory final : public device::PagingMemory {
   PageLocked buffer_{kBufferBytes};
   std::vector<PageLocked> shared_ APRIME_GUARDED_BY(mutex_);
   std::map<std::byte*, GpuMemory> device_ APRIME_GUARDED_BY(mutex_);
+  /// Given back by `free`. Used again, and until then kept: cudaFree waits for kernels that run, and one of
+  /// them may be waiting for the caller.
+  std::map<std::byte*, GpuMemory> unused_ APRIME_GUARDED_BY(mutex_);
 };
 
 }  // namespace aprime::cuda

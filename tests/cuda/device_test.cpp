@@ -4,12 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <future>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "tests/contract/contract.hpp"
+#include "tests/contract/demand_kernels.hpp"
 #include "tests/cuda/fake_kernels.hpp"
 #include "tests/cuda/fake_runtime.hpp"
 
@@ -191,6 +196,34 @@ TEST_F(CudaDevice, a_failed_kernel_is_named_and_so_is_what_is_lost) {
   fake_cuda::repair();
   EXPECT_NO_THROW(m.sync());
   std::remove(path.c_str());
+}
+
+/// Two files that kernels have faulted on; one is unmapped while a kernel runs that waits for what the same
+/// thread does next.
+TEST_F(CudaDevice, unmapping_waits_for_no_kernel) {
+  World world(kDeviceMemory);
+  const Mapping m = world.map_new(Bytes(kGranule));
+  std::optional<Mapping> other = world.map_new(Bytes(kGranule));
+  world.runtime().launch({{1}, {1}}, StoreInto{}, demand_read_write(*other), std::size_t{0}, 7U).wait();
+  const Completion done = world.runtime().launch({{1}, {1}}, WaitForHost{}, demand_read_write(m), 5U, 6U);
+  // The kernel runs once its table entry is there.
+  while (report(m, 0).devices == 0) std::this_thread::yield();
+  std::future<void> unmapped = std::async(std::launch::async, [&] { other.reset(); });
+  EXPECT_EQ(unmapped.wait_for(std::chrono::seconds{10}), std::future_status::ready);
+  m.host<unsigned>()[0] = 5;
+  done.wait();
+  EXPECT_EQ(m.host<const unsigned>()[1], 6U);
+}
+
+TEST_F(CudaDevice, page_tables_of_files_that_are_gone_are_used_again) {
+  World world(kDeviceMemory);
+  std::size_t made = 0;
+  for (int round = 0; round < 3; ++round) {
+    const Mapping m = world.map_new(Bytes(kGranule));
+    world.runtime().launch({{1}, {1}}, StoreInto{}, demand_read_write(m), std::size_t{0}, 7U).wait();
+    if (round == 0) made = fake_cuda::calls("cudaMalloc");
+  }
+  EXPECT_EQ(fake_cuda::calls("cudaMalloc"), made);
 }
 
 }  // namespace
