@@ -187,7 +187,8 @@ struct NvccCompiler {
 
 /// Says how a task (`Runtime::launch_task`) runs on a CUDA device: the type of a function object, then the
 /// task's, then those of its arguments. It is called as `Function{}(cudaStream_t, const Task&,
-/// arguments...)`, and puts its work on the stream, where it has ended when the launch completes.
+/// arguments...)`, and puts its work on the stream, where it has ended when the launch completes. An error of
+/// CUDA that it leaves behind, of a kernel that did not start for instance, is the launch's.
 #define APRIME_CUDA_TASK(...)                                  \
   namespace {                                                  \
   [[maybe_unused]] const bool APRIME_CUDA_NAME_(__COUNTER__) = \

@@ -78,13 +78,13 @@ class CudaDevice final : public device::Device, public device::PagingSource {
     if (const char* const problem = grid.problem(); problem != nullptr) throw std::invalid_argument(problem);
     APRIME_CUDA_THROW(cudaSetDevice, kGpu);
     if (on_demand.empty()) {
-      start_kernel(body, grid, kernels_.get());
+      start([&] { start_kernel(body, grid, kernels_.get()); });
       wait_for(fmt::format("kernel {}", body.name));
       return {};
     }
     return device::run_on_demand(*paging_, on_demand, [&]() -> device::LaunchResult {
       try {
-        start_kernel(body, grid, kernels_.get());
+        start([&] { start_kernel(body, grid, kernels_.get()); });
       } catch (...) {
         kernel_is_queued_.release();
         throw;
@@ -96,7 +96,13 @@ class CudaDevice final : public device::Device, public device::PagingSource {
   }
   void run_task(detail::LaunchClosure& task, const std::string& name) override {
     APRIME_CUDA_THROW(cudaSetDevice, kGpu);
-    start_task(task, name, kernels_.get());
+    start([&] {
+      start_task(task, name, kernels_.get());
+      // A kernel that CUDA did not start is told to nobody but who asks.
+      if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess)
+        throw Error(Errc::device_failed,
+                    fmt::format("task {}: {}", name, failure_text("a call to CUDA in it", error)));
+    });
     wait_for(fmt::format("task {}", name));
   }
 
@@ -112,6 +118,20 @@ class CudaDevice final : public device::Device, public device::PagingSource {
   }
 
  private:
+  /// Starts a launch by calling `queue`, which puts its work on `kernels_`. \throws what `queue` throws
+  template <class Queue>
+  void start(const Queue& queue) {
+    // What somebody else's calls on this thread left behind.
+    static_cast<void>(cudaGetLastError());
+    try {
+      queue();
+    } catch (...) {
+      // The caller gives the leases back, and some of the launch's work may be on the stream.
+      APRIME_CUDA_END(cudaStreamSynchronize, kernels_.get());
+      static_cast<void>(cudaGetLastError());
+      throw;
+    }
+  }
   /// Until the launch has ended: its stores are visible to copies that are started afterwards.
   /// \throws Error(device_failed) what CUDA says of the kernel
   void wait_for(const std::string& launch) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -224,6 +225,49 @@ TEST_F(CudaDevice, page_tables_of_files_that_are_gone_are_used_again) {
     if (round == 0) made = fake_cuda::calls("cudaMalloc");
   }
   EXPECT_EQ(fake_cuda::calls("cudaMalloc"), made);
+}
+
+struct QueueAndThrow {
+  void operator()(LeasedSpan<Byte>) const {}
+};
+std::atomic<bool> queued_work_runs{false};
+
+TEST_F(CudaDevice, a_task_that_fails_halfway_has_ended_when_its_leases_go_back) {
+  detail::cuda_task<QueueAndThrow, LeasedBytes<Right::read_write>> = [](const void*, void* stream) {
+    queued_work_runs = true;
+    fake_cuda::queue(static_cast<cudaStream_t>(stream), [] {
+      std::this_thread::sleep_for(std::chrono::milliseconds{100});
+      queued_work_runs = false;
+      return true;
+    });
+    throw std::runtime_error("no memory for the other half");
+  };
+  World world(kDeviceMemory);
+  const Mapping m = world.map_new(pattern(kGranule));
+  const DeviceFaultStatus status =
+      world.runtime().launch_task({}, QueueAndThrow{}, aprime::read_write(m)).status();
+  EXPECT_FALSE(queued_work_runs);
+  EXPECT_EQ(status.code, Errc::kernel_failed);
+  EXPECT_THAT(status.message, HasSubstr("the other half"));
+}
+
+struct LeaveAnError {
+  void operator()(LeasedSpan<Byte>) const {}
+};
+
+TEST_F(CudaDevice, an_error_that_a_task_does_not_look_at_is_its_own_and_not_the_next_ones) {
+  detail::cuda_task<LeaveAnError, LeasedBytes<Right::read_write>> = [](const void*, void*) {
+    int count = 0;
+    fake_cuda::fail_call("cudaGetDeviceCount", 0, cudaErrorInvalidConfiguration);
+    static_cast<void>(cudaGetDeviceCount(&count));
+  };
+  World world(kDeviceMemory);
+  const Mapping m = world.map_new(pattern(kGranule));
+  const DeviceFaultStatus status =
+      world.runtime().launch_task({}, LeaveAnError{}, aprime::read_write(m)).status();
+  EXPECT_EQ(status.code, Errc::device_failed);
+  EXPECT_THAT(status.message, HasSubstr("task LeaveAnError: a call to CUDA in it"));
+  EXPECT_NO_THROW(world.runtime().launch_task({}, ReverseBytes{}, aprime::read_write(m)).wait());
 }
 
 }  // namespace
