@@ -226,11 +226,15 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
   const std::uint64_t pending = write ? PageEntry::kPendingWrite : PageEntry::kPendingRead;
   if (lanes.leads() && (entry.fetch_or(pending, order::relaxed) & pending) == 0)
     post_fault(window, granule, write);
-  for (;;) {
+  // Thousands of warps may wait here. All that they look at again and again is device memory: loads from the
+  // host's would fill the bus, which is there for the bytes that they wait for.
+  constexpr unsigned kRoundsBetweenStops = 64;
+  for (unsigned round = 0;; ++round) {
     enum : unsigned { waiting, answered, stopping } state = waiting;
     if (lanes.leads()) {
       const std::uint64_t seen = entry.load(order::relaxed);
-      if (SharedWord<std::uint64_t>(*port.stop).load(order::relaxed) != 0) {
+      if (round % kRoundsBetweenStops == 0 &&
+          SharedWord<std::uint64_t>(*port.stop).load(order::relaxed) != 0) {
         state = stopping;
       } else if (is_usable(seen, write) || (seen & pending) == 0) {
         state = answered;
