@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "aprime/aprime.hpp"
@@ -24,6 +25,9 @@ std::string why_no_gpu() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Some tests have several devices, which are all one GPU. The first use of one's kernel may wait there for
+  // another's that runs (CUDA C++ Programming Guide, "Lazy Loading"), and that one for leases of the first.
+  ::setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   testing::InitGoogleTest(&argc, argv);
   const bool needs_gpu =
       !testing::GTEST_FLAG(list_tests) && testing::GTEST_FLAG(filter).rfind("CudaRegistration.", 0) != 0;
