@@ -3,7 +3,6 @@
 #include <condition_variable>
 #include <list>
 #include <thread>
-#include <vector>
 
 #include "host/os/file.hpp"
 #include "host/sync/mutex.hpp"
@@ -32,18 +31,14 @@ class Workers {
   void stop() noexcept;
 
  private:
-  class RequestWait;
-
   void add_worker() APRIME_REQUIRES(mutex_);
   void run(std::list<std::thread>::iterator self) noexcept;
   void serve() noexcept;
-  /// For a worker that becomes idle.
-  RequestWait obtain_wait() noexcept;
-  /// One more is at work: there shall be an idle one behind it, to whom its means to wait may go. Requests
-  /// may wait long, and those at work shall not use up the descriptors that opening files needs.
-  void begin_work(RequestWait wait) noexcept;
+  /// One more is at work: there shall be an idle one behind it.
+  void begin_work() noexcept;
   /// False if this worker is one too many.
   bool end_work() noexcept;
+  bool wait_for_request() noexcept;
 
   fuse_session& session_;
   const os::Descriptor stop_event_;
@@ -53,8 +48,6 @@ class Workers {
   std::list<std::thread> running_ APRIME_GUARDED_BY(mutex_);
   /// Ended, to be joined.
   std::list<std::thread> finished_ APRIME_GUARDED_BY(mutex_);
-  /// Of those at work.
-  std::vector<RequestWait> spare_waits_ APRIME_GUARDED_BY(mutex_);
   unsigned idle_ APRIME_GUARDED_BY(mutex_) = 0;
   bool is_stopping_ APRIME_GUARDED_BY(mutex_) = false;
 };
