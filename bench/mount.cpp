@@ -182,21 +182,26 @@ class MappedLoads final : public Experiment {
  public:
   static constexpr ByteCount kSize{1000 * kGranule.value};
 
-  MappedLoads(ByteCount granule, ByteCount step) : granule_(granule), step_(step) {}
+  MappedLoads(ByteCount granule, ByteCount step, ReadAhead read_ahead)
+      : granule_(granule), step_(step), read_ahead_(read_ahead) {}
 
   Sample round() override {
     timed_on_device(ours_.runtime(), read_write(mapping_), [](std::byte* data) {
       for (std::uint64_t at = 0; at < kSize.value; at += kGranule.value) store(data + at, std::byte{1});
     });
-    return {program_.load_mapped(ours_.directory().at("ours/file"), kSize, step_),
-            program_.load_mapped(ours_.directory().at("theirs/file"), kSize, step_)};
+    return {seconds("ours/file"), seconds("theirs/file")};
   }
 
  private:
+  double seconds(const std::string& name) {
+    return program_.load_mapped(ours_.directory().at(name), kSize, step_, read_ahead_);
+  }
+
   // First, before there is any thread: it forks.
   Program program_;
   const ByteCount granule_;
   const ByteCount step_;
+  const ReadAhead read_ahead_;
   OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 128_MiB, granule_};
   const std::string path_ = ours_.make_file("file", kSize);
   const Mapping mapping_ = ours_.map("file");
@@ -266,16 +271,21 @@ void add_mount(Figures& figures) {
   figures.push_back({"mount_bounce", "mount: random 4 KiB read() of device-dirty granules, bounce",
                      "the same of granules at home", Unit::microseconds, 4000, Goal::ratio_at_least, 0.7, 9,
                      [] { return std::make_unique<RandomReads>(); }});
-  for (const ByteCount granule : {4_KiB, 64_KiB})
-    figures.push_back(
-        {fmt::format("mount_fault_{}", granule.value / 1024),
-         fmt::format("mount: mmap fault on a device-dirty {} KiB granule", granule.value / 1024),
-         "mmap fault on " + example, Unit::microseconds, 1000, Goal::ratio_at_most, 1.5, 21,
-         [granule] { return std::make_unique<MappedLoads>(granule, kGranule); }});
+  for (const ReadAhead read_ahead : {ReadAhead::yes, ReadAhead::no})
+    for (const ByteCount granule : {4_KiB, 64_KiB}) {
+      const bool is_random = read_ahead == ReadAhead::no;
+      figures.push_back({fmt::format("mount_fault_{}{}", granule.value / 1024, is_random ? "_random" : ""),
+                         fmt::format("mount: mmap fault on a device-dirty {} KiB granule{}",
+                                     granule.value / 1024, is_random ? ", MADV_RANDOM" : ""),
+                         "mmap fault on " + example, Unit::microseconds, 1000, Goal::ratio_at_most,
+                         is_random ? 0.0 : 1.5, 21,
+                         [=] { return std::make_unique<MappedLoads>(granule, kGranule, read_ahead); }});
+    }
   figures.push_back({"mount_mapped", "mount: mmap load of every page of a device-dirty file, 64 KiB granules",
                      "the same on " + example, Unit::gigabytes_per_second,
-                     static_cast<double>(MappedLoads::kSize.value), Goal::ratio_at_least, 0.7, 9,
-                     [] { return std::make_unique<MappedLoads>(kGranule, ByteCount{kPage}); }});
+                     static_cast<double>(MappedLoads::kSize.value), Goal::ratio_at_least, 0.7, 9, [] {
+                       return std::make_unique<MappedLoads>(kGranule, ByteCount{kPage}, ReadAhead::yes);
+                     }});
   for (const bool dirty : {false, true})
     figures.push_back(
         {dirty ? "mount_recall_dirty" : "mount_recall_clean",

@@ -204,6 +204,7 @@ struct MappedLoad {
   std::array<char, PATH_MAX> path;
   std::uint64_t size;
   std::uint64_t step;
+  ReadAhead read_ahead;
 };
 
 /// Negative if it cannot be done.
@@ -212,6 +213,7 @@ double load_mapped(const MappedLoad& order) noexcept {
   if (fd < 0 || ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) return -1;
   void* const base = ::mmap(nullptr, order.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) return -1;
+  if (order.read_ahead == ReadAhead::no && ::madvise(base, order.size, MADV_RANDOM) != 0) return -1;
   const double start = now();
   for (std::uint64_t at = 0; at < order.size; at += order.step) touch(static_cast<std::byte*>(base) + at);
   const double taken = now() - start;
@@ -249,8 +251,8 @@ Program::~Program() {
   ::waitpid(process_, nullptr, 0);
 }
 
-double Program::load_mapped(const std::string& path, ByteCount size, ByteCount step) {
-  MappedLoad order{{}, size.value, step.value};
+double Program::load_mapped(const std::string& path, ByteCount size, ByteCount step, ReadAhead read_ahead) {
+  MappedLoad order{{}, size.value, step.value, read_ahead};
   check(path.copy(order.path.data(), order.path.size() - 1) == path.size(), "path");
   double taken = -1;
   check(::write(connection_, &order, sizeof order) == sizeof order, "write");

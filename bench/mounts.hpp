@@ -79,6 +79,9 @@ class OpenFile {
   int fd_;
 };
 
+/// Whether the kernel reads pages around those that a program touches in a mapping.
+enum class ReadAhead : bool { no, yes };
+
 /// A program in a process of its own, so that what its mount does to the rights of memory in this process
 /// does not disturb it. Made by a fork: there should be no other thread yet.
 class Program {
@@ -90,7 +93,7 @@ class Program {
 
   /// Opens the file, makes the kernel forget what clean pages it has of it, maps it, and loads from one byte
   /// in every `step`, in order. Returns how many seconds the loads took.
-  double load_mapped(const std::string& path, ByteCount size, ByteCount step);
+  double load_mapped(const std::string& path, ByteCount size, ByteCount step, ReadAhead read_ahead);
 
  private:
   int connection_ = -1;
