@@ -18,6 +18,8 @@ using Clock = std::chrono::steady_clock;
 
 /// How long a launch waits for device memory that other leases hold.
 constexpr std::chrono::seconds kMemoryWaitMax{30};
+/// How long it does so with leases in its hands: what takes up the room may wait for those.
+constexpr std::chrono::milliseconds kMemoryWaitHoldingMax{20};
 constexpr std::chrono::microseconds kRetryPause{100};
 /// How often a granule that is busy is asked to leave before another place is tried.
 constexpr int kEvictTriesMax = 64;
@@ -260,7 +262,7 @@ bool DeviceLeases::acquire_placed(Held& held) {
 template <class Use>
 bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Use use) {
   device::FramePool& pool = slot_.device().frames();
-  const auto deadline = Clock::now() + kMemoryWaitMax;
+  const auto start = Clock::now();
   for (;;) {
     const std::optional<FrameIndex> first = pool.reserve_run(count, step_of(aligned_for));
     Status why;
@@ -281,14 +283,15 @@ bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Us
     if (is_done) return true;
     // It may be the running launch that is in the way.
     if (running_) return false;
-    // Nobody else's doing, and nothing to wait for: what this launch has leased already lies in the way.
-    if (!first && !held_.empty()) return false;
+    const auto waited = Clock::now() - start;
+    // What this launch has leased already lies in the way itself, or whoever does may wait for it.
+    if (!held_.empty() && (!first || waited > kMemoryWaitHoldingMax)) return false;
     const std::string& path = aligned_for.file->path();
     const ByteOffset at = aligned_for.bytes.first;
     // What cannot be written home stays where it is, and that is the caller's answer.
     if (!why.is_ok())
       throw_if_failed({why.code, why.system_error, at, why.reason}, path, "make room for a lease");
-    if (Clock::now() > deadline) throw_if_failed({Errc::device_memory, 0, at}, path, "lease");
+    if (waited > kMemoryWaitMax) throw_if_failed({Errc::device_memory, 0, at}, path, "lease");
     std::this_thread::sleep_for(kRetryPause);
   }
 }

@@ -38,7 +38,8 @@ struct LeasedRange {
 /// who waits for a granule holds only lower ones. A device has at most two launches with leases: one that
 /// runs, and waits for nothing, and one that takes its own meanwhile (`beside`), or has them all and waits
 /// for the one that runs. So each wait for a granule is for a launch that runs or soon will, or for one that
-/// waits for a higher granule itself. Launches that fault, too, are kept apart: see LeaseGates.
+/// waits for a higher granule itself. None waits long for room with a granule in its hands, because who has
+/// that room may wait for the granule. Launches that fault, too, are kept apart: see LeaseGates.
 class DeviceLeases {
  public:
   /// Takes them all, and waits as long as it takes. \pre no other launch of the device holds leases
@@ -91,8 +92,8 @@ class DeviceLeases {
   bool acquire_in_place(Held& held);
   /// Whether there is nothing of `running_` that a range cannot be had beside.
   bool is_compatible(const LeasedRange& wanted) const noexcept;
-  /// Reserves a run of frames, as soon as there is one, and lets `use` place leases there. False if only what
-  /// is held already is in the way, or anything at all beside a running launch.
+  /// Reserves a run of frames, as soon as there is one, and lets `use` place leases there. False if what is
+  /// held already is in the way, or in the way of who is, or anything at all beside a running launch.
   template <class Use>
   bool in_reserved_run(const Held& aligned_for, FrameCount count, Use use);
   /// Pins the granules in the frames from `first` on. False as `clear_window`. \pre the frames are reserved

@@ -1,6 +1,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -39,6 +40,17 @@ struct StoreNext {
   void operator()(LeasedSpan<const Byte> leased, device_span<Byte> other) const {
     other.store(0, static_cast<Byte>(leased[0] + 1));
   }
+};
+
+struct LoadUntil {
+  void operator()(LeasedSpan<const Byte> leased, Flag* has_begun, const Flag* go) const {
+    has_begun->store(true);
+    while (!go->load()) std::this_thread::yield();
+    static_cast<void>(leased);
+  }
+};
+struct CopyOne {
+  void operator()(LeasedSpan<const Byte> from, LeasedSpan<Byte> to) const { to[0] = from[0]; }
 };
 
 /// If launches wait for each other the test has failed, and hangs then: nothing gets rid of them.
@@ -142,6 +154,40 @@ TEST_P(MixedLaunches, host_leases_what_one_has_leased_and_what_it_faults_on) {
   expect_end(launch);
   host.join();
   for (const std::uint64_t g : {0, 2}) EXPECT_EQ(read_bytes(m, range(g * kGranule, 1)), constant(1, 3)) << g;
+}
+
+// A launch waits for room, which a granule takes that the CPU is about to have, which waits for a launch that
+// has it leased, which waits for what the first one has.
+TEST_P(MixedLaunches, one_that_waits_for_room_keeps_nothing_that_others_wait_for) {
+  World world(GetParam(), {.devices = 3, .device_memory = ByteCount{16 * kGranule}});
+  const Mapping m = world.map_new(Bytes(40 * kGranule));
+  constexpr std::uint64_t kFirst = 0, kSecond = 1, kWanted = 5;
+  // All that the first device has room for, beside what the loads leave behind.
+  for (const ByteRange& r : {granules(kFirst), granules(kSecond), granules(26, 12), granules(kWanted)})
+    world.touch_on_device(m, r);
+  const auto store = [&](std::uint64_t g) {
+    return std::async(std::launch::async,
+                      [&m, g] { *static_cast<volatile Byte*>(&m.host<Byte>()[g * kGranule]) = Byte{1}; });
+  };
+  Flag has_begun{false}, go{false};
+  const Completion running =
+      world.runtime().launch(kOneThread, {.device = 1, .name = {}}, LoadUntil{},
+                             aprime::read(m, granules(kFirst)), &has_begun, static_cast<const Flag*>(&go));
+  while (!has_begun) std::this_thread::yield();
+  const std::future<void> first_store = store(kFirst);
+  meanwhile();
+  const Completion large = world.runtime().launch(kOneThread, {.device = 0, .name = {}}, IncrementTwo{},
+                                                  aprime::read_write(m, granules(kWanted)),
+                                                  aprime::read_write(m, granules(10, 13)));
+  meanwhile();
+  const Completion waiting =
+      world.runtime().launch(kOneThread, {.device = 2, .name = {}}, CopyOne{},
+                             aprime::read(m, granules(kSecond)), aprime::read_write(m, granules(kWanted)));
+  meanwhile();
+  const std::future<void> second_store = store(kSecond);
+  meanwhile();
+  go = true;
+  for (const Completion* launch : {&running, &large, &waiting}) expect_end(*launch);
 }
 
 }  // namespace
