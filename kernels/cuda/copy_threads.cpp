@@ -13,6 +13,8 @@ namespace {
 
 /// A lost wake-up cannot happen; should the kernel forget one, this is what it costs.
 constexpr std::chrono::milliseconds kLookAgain{100};
+/// Less is not worth a thread's while: beginning a copy costs the CPU some microseconds.
+constexpr std::uint64_t kPieceBytesMin = std::uint64_t{256} << 10;
 
 /// Handlers of the program's signals run on the program's threads.
 class SignalsBlocked {
@@ -134,9 +136,18 @@ CopyJob* CopyThreads::join() noexcept {
   return oldest_;
 }
 
-CopyPiece CopyThreads::take(CopyJob& job) noexcept {
+/// Small to begin with, so that the GPU has something to do soon, and again towards the end, so that all
+/// threads end at about the same time (guided self-scheduling; Polychronopoulos and Kuck 1987).
+std::uint64_t CopyThreads::piece_bytes(std::uint64_t rest, bool is_first) const noexcept {
+  if (is_first) return kPieceBytesMin;
+  const std::uint64_t share = rest / (2 * workers_.size()) / kPieceBytesMin * kPieceBytesMin;
+  return std::clamp<std::uint64_t>(share, kPieceBytesMin, CopyWorker::kSlotBytes);
+}
+
+CopyPiece CopyThreads::take(CopyJob& job, bool is_first) noexcept {
   if (job.is_taken()) return {};
-  const CopyPiece piece{job.next, std::min<std::uint64_t>(CopyWorker::kSlotBytes, job.size - job.next)};
+  const std::uint64_t rest = job.size - job.next;
+  const CopyPiece piece{job.next, std::min(rest, piece_bytes(rest, is_first))};
   job.next += piece.size;
   if (job.is_taken()) unlink(job);
   return piece;
@@ -152,7 +163,7 @@ void CopyThreads::unlink(CopyJob& job) noexcept {
 
 void CopyThreads::work_on(CopyJob& job, CopyWorker& worker) noexcept {
   Status status;
-  for (;;) {
+  for (bool is_first = true;; is_first = false) {
     CopyPiece piece;
     {
       const sync::Lock lock(mutex_);
@@ -161,7 +172,7 @@ void CopyThreads::work_on(CopyJob& job, CopyWorker& worker) noexcept {
         // No further piece is begun, by nobody.
         unlink(job);
       }
-      piece = take(job);
+      piece = take(job, is_first);
     }
     if (piece.size == 0) break;
     status = worker.start(job, piece);

@@ -45,7 +45,8 @@ class CopyThreads {
   void serve(CopyWorker& worker) noexcept;
   /// A job that has pieces left, if any; the caller is one of its workers from then on.
   CopyJob* join() noexcept APRIME_REQUIRES(mutex_);
-  CopyPiece take(CopyJob& job) noexcept APRIME_REQUIRES(mutex_);
+  CopyPiece take(CopyJob& job, bool is_first) noexcept APRIME_REQUIRES(mutex_);
+  std::uint64_t piece_bytes(std::uint64_t rest, bool is_first) const noexcept;
   void unlink(CopyJob& job) noexcept APRIME_REQUIRES(mutex_);
   void work_on(CopyJob& job, CopyWorker& worker) noexcept;
   void stop() noexcept;
