@@ -65,6 +65,9 @@ struct RegionParams {
   GranuleCount granules;
 };
 
+/// Spreads the cost of a system call over enough bytes. What a fault brings along is no more than this.
+inline constexpr ByteCount kCopiedAtOnceMin{std::uint64_t{2} << 20};
+
 /// A′ of one file on one device: copies and rights, granule by granule.
 ///
 /// The engine decides what to do and in which order, holds the granule's transaction for each call, and owns
@@ -94,6 +97,10 @@ class Region {
   /// before it lets go, the answer is resources with EAGAIN, and nothing was taken.
   virtual Progress try_protect(GranuleRange run) noexcept { return protect(run); }
   virtual Progress try_release(GranuleRange run) noexcept { return release(run); }
+  /// How many bytes `fill` and `copy_home` should be given at once where there are that many: enough to work
+  /// at full speed. Nobody else gets at a granule of the run meanwhile, so no more than take some
+  /// milliseconds.
+  virtual ByteCount copied_at_once() const noexcept { return kCopiedAtOnceMin; }
   /// Copies protected granules to home. Valid answers: ok; io; no_space.
   virtual Progress copy_home(GranuleRange run, HomePort& home) noexcept = 0;
   /// Reads bytes of a protected granule's copy, from `offset` bytes into it.

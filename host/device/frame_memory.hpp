@@ -32,6 +32,8 @@ class FrameMemory {
   /// Where kernels find a frame; contiguous frames have contiguous addresses.
   virtual std::byte* address(FrameIndex frame) const noexcept = 0;
 
+  /// `Region::copied_at_once` of the regions that lie here.
+  virtual ByteCount copied_at_once() const noexcept { return kCopiedAtOnceMin; }
   /// Copies home, from `at` on, into frames. Valid answers: ok; io; out_of_range; resources.
   virtual Status fill(FrameBytes to, HomePort& home, ByteOffset at) noexcept = 0;
   /// Copies frames to home, from `at` on. Valid answers: ok; io; no_space; resources.

@@ -18,6 +18,7 @@ class FramedRegion : public Region {
   Progress grant_write(GranuleRange run) noexcept override { return {run.count, {}}; }
   Progress protect(GranuleRange run) noexcept override;
   Progress release(GranuleRange run) noexcept override;
+  ByteCount copied_at_once() const noexcept override { return memory_.copied_at_once(); }
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
   Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;

@@ -202,6 +202,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // transaction.cpp: how a run is taken, worked through and let go.
   Progress perform_run(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;
   bool take_first(GranuleIndex g, const Demand& demand, Run& run) noexcept;
+  ByteCount bytes_at_once(const Run& run, const Demand& demand) const noexcept;
   void take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept;
   Status execute(Run& run, const Demand& demand) noexcept;
   Status finish(Run& run, const Demand& demand, bool nothing_planned) noexcept;

@@ -8,7 +8,7 @@
 namespace aprime::engine {
 namespace {
 
-constexpr std::uint64_t kBatchBytesMax = std::uint64_t{2} << 20;
+constexpr std::uint64_t kBatchBytesMax = device::kCopiedAtOnceMin.value;
 
 std::uint64_t now_us() noexcept {
   timespec t{};

@@ -2,6 +2,7 @@
 #include <cassert>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "host/engine/coherent_file.hpp"
@@ -9,9 +10,6 @@
 namespace aprime::engine {
 namespace {
 
-/// The most that is moved in one go: large enough to spread the cost of a system call, small enough that
-/// nobody waits long for a granule at the end of a run.
-constexpr std::uint64_t kRunBytesMax = std::uint64_t{2} << 20;
 /// How often a granule that is busy is asked for before those that are pinned already are let go.
 constexpr int kPinTriesMax = 64;
 constexpr std::chrono::microseconds kRetryPause{100};
@@ -92,8 +90,22 @@ bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) no
   return true;
 }
 
+/// The most that is done in one go: what the devices that may have to copy are best at.
+ByteCount CoherentFile::bytes_at_once(const Run& run, const Demand& demand) const noexcept {
+  // The caller's own I/O is done by one thread.
+  if (demand.io != nullptr) return device::kCopiedAtOnceMin;
+  std::optional<ByteCount> least;
+  for (const AgentId agent : {demand.requester, run.state.owner}) {
+    if (!agent.is_device()) continue;
+    const ByteCount bytes = regions_[agent.device_number()]->copied_at_once();
+    if (!least || bytes < *least) least = bytes;
+  }
+  return least.value_or(device::kCopiedAtOnceMin);
+}
+
 void CoherentFile::take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept {
-  const std::uint64_t most = std::max<std::uint64_t>(1, kRunBytesMax / granule_.bytes().value);
+  const std::uint64_t most =
+      std::max<std::uint64_t>(1, bytes_at_once(run, demand).value / granule_.bytes().value);
   const std::uint64_t count = std::min(wanted.value, most);
   const bool unpinned =
       demand.shuts_out_host || disturbs_pins(run.state, plan(run.state, demand.event, demand.requester),

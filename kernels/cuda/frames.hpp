@@ -23,6 +23,7 @@ class CudaFrames final : public device::FrameMemory {
     return static_cast<std::byte*>(memory_) + frame.value * frame_bytes_.value;
   }
 
+  ByteCount copied_at_once() const noexcept override { return CopyThreads::kAtOnce; }
   Status fill(device::FrameBytes to, device::HomePort& home, ByteOffset at) noexcept override {
     return copies_.fill(place(to), to.size, home, at);
   }
