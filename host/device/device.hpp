@@ -137,6 +137,28 @@ class Region {
   FrameIndex frame_of(GranuleIndex g) const noexcept {
     return FrameIndex{frames_[g.value].load(std::memory_order_relaxed) - 1u};
   }
+  /// The longest beginning of the run whose granules lie one behind the other in device memory as well.
+  /// \pre each has a frame
+  GranuleRange in_a_row(GranuleRange run) const noexcept {
+    const std::uint64_t first = frame_of(run.first).value;
+    const std::uint64_t step = params_.frames_per_granule.value;
+    std::uint64_t count = 1;
+    while (count < run.count.value &&
+           frame_of(run.first + GranuleCount{count}).value == first + count * step) {
+      ++count;
+    }
+    return {run.first, GranuleCount{count}};
+  }
+  /// Calls `fn(FrameIndex, FrameCount)` for the frames of the run, all that lie in a row in one go.
+  /// \pre likewise
+  template <class Fn>
+  void for_each_row(GranuleRange run, const Fn& fn) const {
+    while (!run.empty()) {
+      const GranuleRange row = in_a_row(run);
+      fn(frame_of(row.first), FrameCount{row.count.value * params_.frames_per_granule.value});
+      run = {row.end(), run.end() - row.end()};
+    }
+  }
   bool has_frame(GranuleIndex g) const noexcept {
     return frames_[g.value].load(std::memory_order_relaxed) != 0;
   }

@@ -220,13 +220,22 @@ std::optional<FrameOwner> FramePool::owner_at(FrameIndex frame) const noexcept {
   return unpack(frames_[frame.value].owner);
 }
 
-void FramePool::assign(FrameIndex first, FrameCount count, FrameOwner owner) noexcept {
+FrameIndex FramePool::next_owned(FrameIndex from, FrameIndex end) const noexcept {
+  const sync::Lock lock(mutex_);
+  while (from < end && !is_head(from.value)) ++from.value;
+  return from;
+}
+
+void FramePool::assign(FrameIndex first, FrameCount count, FrameOwner owner, GranuleCount granules) noexcept {
   assert(std::has_single_bit(count.value) && first.value % count.value == 0);
   const sync::Lock lock(mutex_);
-  for (std::uint64_t at = first.value; at < first.value + count.value; ++at) {
-    assert(frames_[at].reserved && !frames_[at].occupied);
+  for (std::uint64_t i = 0; i < granules.value; ++i) {
+    const std::uint64_t begin = first.value + i * count.value;
+    for (std::uint64_t at = begin; at < begin + count.value; ++at) {
+      assert(frames_[at].reserved && !frames_[at].occupied);
+    }
+    occupy(begin, count.value, {owner.region, owner.granule + GranuleCount{i}});
   }
-  occupy(first.value, count.value, owner);
 }
 
 void FramePool::cancel_run(FrameIndex first, FrameCount count) noexcept {
@@ -270,6 +279,19 @@ void FramePool::set_dirty_since(FrameIndex first, std::uint32_t ms) noexcept {
   const sync::Lock lock(mutex_);
   assert(is_head(first.value));
   frames_[first.value].dirty_since = ms;
+}
+
+std::uint64_t FramePool::set_all_dirty_since(FrameIndex first, FrameCount count, std::uint32_t ms) noexcept {
+  const sync::Lock lock(mutex_);
+  std::uint64_t changed = 0;
+  for (std::uint64_t at = first.value; at < first.value + count.value;
+       at += std::uint64_t{1} << frames_[at].log2_count) {
+    assert(is_head(at));
+    if ((frames_[at].dirty_since == 0) == (ms == 0)) continue;
+    frames_[at].dirty_since = ms;
+    ++changed;
+  }
+  return changed;
 }
 
 std::uint32_t FramePool::dirty_since(FrameIndex first) const noexcept {

@@ -62,13 +62,17 @@ class FramePool {
   std::optional<FrameIndex> reserve_run(FrameCount count, FrameCount alignment) noexcept;
   /// The granule whose first frame this is, if any.
   std::optional<FrameOwner> owner_at(FrameIndex frame) const noexcept;
-  /// Makes frames of a reserved run belong to `owner`. \pre reserved and free of an owner
-  void assign(FrameIndex first, FrameCount count, FrameOwner owner) noexcept;
+  /// The first frame from `from` on that is a granule's first; `end` if there is none before.
+  FrameIndex next_owned(FrameIndex from, FrameIndex end) const noexcept;
+  /// Makes frames of a reserved run belong to `owner`, the next `count` to the granule after that, and so on
+  /// for all of `granules`. \pre reserved and free of an owner
+  void assign(FrameIndex first, FrameCount count, FrameOwner owner,
+              GranuleCount granules = GranuleCount{1}) noexcept;
   /// Gives up the reserved frames of [first, first + count) that were not assigned. Granules that are still
   /// there stay where they are.
   void cancel_run(FrameIndex first, FrameCount count) noexcept;
 
-  /// Pinned frames are never named for eviction. Pins nest.
+  /// Pinned frames are never named for eviction. Pins nest. [first, first + count) may hold many granules.
   void pin(FrameIndex first, FrameCount count) noexcept;
   void unpin(FrameIndex first, FrameCount count) noexcept;
   bool is_pinned(FrameIndex first) const noexcept;
@@ -78,6 +82,9 @@ class FramePool {
   /// Remembers since when (milliseconds of any monotonic clock, not 0) the granule has bytes that home has
   /// not; 0 = clean.
   void set_dirty_since(FrameIndex first, std::uint32_t ms) noexcept;
+  /// The same for all granules of [first, first + count) that were clean (`ms` != 0) or dirty (`ms` == 0).
+  /// Returns how many these are.
+  std::uint64_t set_all_dirty_since(FrameIndex first, FrameCount count, std::uint32_t ms) noexcept;
   std::uint32_t dirty_since(FrameIndex first) const noexcept;
   /// The smallest dirty_since of all granules that are dirty, `none` if there is none. Looks at every frame.
   std::uint32_t oldest_dirty(std::uint32_t none) const noexcept;

@@ -26,12 +26,7 @@ Progress FramedRegion::by_contiguous_frames(GranuleRange run, const Operation& o
 }
 
 GranuleRange FramedRegion::contiguous_part(GranuleRange run) const noexcept {
-  GranuleCount count{1};
-  while (frames_are_full_ && count < run.count &&
-         frame_of(run.first + count).value == frame_of(run.first).value + frames_of(count).value) {
-    ++count.value;
-  }
-  return {run.first, count};
+  return frames_are_full_ ? in_a_row(run) : GranuleRange{run.first, GranuleCount{1}};
 }
 
 Progress FramedRegion::fill(GranuleRange run, HomePort& home) noexcept {

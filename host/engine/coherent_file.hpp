@@ -237,6 +237,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // frames.cpp: where A' lies.
   Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;
   Status obtain_frame(GranuleIndex g, unsigned device, bool may_wait) noexcept;
+  FrameIndex placed_at(GranuleIndex g, unsigned device, const Demand& demand) const noexcept;
+  /// Moves the copy that the device has to where the lease wants it.
   Status place(GranuleIndex g, unsigned device, const Demand& demand) noexcept;
   void free_frames(GranuleRange run, unsigned device) noexcept;
   void mark_dirty(GranuleRange run, unsigned device) noexcept;

@@ -308,10 +308,13 @@ bool DeviceLeases::place_in(const Held& held, FrameIndex first, Status& why) {
 bool DeviceLeases::clear_window(const Held& held, FrameIndex first, FrameCount count, Status& why) noexcept {
   device::Region& region = held.file->region(slot_.number());
   const std::uint64_t step = region.params().frames_per_granule.value;
-  for (std::uint64_t i = 0; i < count.value; ++i) {
-    const FrameIndex frame{first.value + i};
+  const FrameIndex end{first.value + count.value};
+  device::FramePool& pool = slot_.device().frames();
+  for (FrameIndex frame = pool.next_owned(first, end); frame < end;
+       frame = pool.next_owned(FrameIndex{frame.value + 1}, end)) {
+    const std::uint64_t i = frame.value - first.value;
     for (int tries = 0;; ++tries) {
-      const auto owner = slot_.device().frames().owner_at(frame);
+      const auto owner = pool.owner_at(frame);
       if (!owner) break;
       const bool is_home_already = owner->region == region.params().id && i % step == 0 &&
                                    owner->granule == held.granules.first + GranuleCount{i / step};
@@ -354,10 +357,10 @@ Progress DeviceLeases::pin(const Held& held, const FrameIndex* placement) {
 }
 
 void DeviceLeases::unpin(CoherentFile& file, GranuleRange granules) noexcept {
-  device::Region& region = file.region(slot_.number());
-  for (std::uint64_t i = 0; i < granules.count.value; ++i)
-    slot_.device().frames().unpin(region.frame_of(granules.first + GranuleCount{i}),
-                                  region.params().frames_per_granule);
+  device::FramePool& pool = slot_.device().frames();
+  file.region(slot_.number()).for_each_row(granules, [&](FrameIndex first, FrameCount count) {
+    pool.unpin(first, count);
+  });
   file.unpin(granules);
 }
 

@@ -25,13 +25,23 @@ std::uint32_t now_ms() noexcept {
 }  // namespace
 
 Progress CoherentFile::obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept {
+  if (demand.placement != nullptr) {
+    device::Region& region = *regions_[device];
+    const FrameCount step = region.params().frames_per_granule;
+    const FrameIndex first = placed_at(run.first, device, demand);
+    devices_[device]->device().frames().assign(first, step, {region.params().id, run.first}, run.count);
+    for (std::uint64_t i = 0; i < run.count.value; ++i) {
+      assert(!region.has_frame(run.first + GranuleCount{i}) && "what the device has is in its place already");
+      region.set_frame(run.first + GranuleCount{i}, FrameIndex{first.value + i * step.value});
+    }
+    return {run.count, {}};
+  }
   for (std::uint64_t i = 0; i < run.count.value; ++i) {
     const GranuleIndex g = run.first + GranuleCount{i};
     // Only the first granule was really asked for by a fault: the others take what can be had. A lease needs
     // all.
     const bool needed = i == 0 || demand.pin;
-    const Status status =
-        demand.placement != nullptr ? place(g, device, demand) : obtain_frame(g, device, needed);
+    const Status status = obtain_frame(g, device, needed);
     if (!status.is_ok()) return {GranuleCount{i}, needed ? status : Status{}};
   }
   return {run.count, {}};
@@ -70,16 +80,16 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
   }
 }
 
+FrameIndex CoherentFile::placed_at(GranuleIndex g, unsigned device, const Demand& demand) const noexcept {
+  const std::uint64_t step = regions_[device]->params().frames_per_granule.value;
+  return FrameIndex{demand.placement->value + (g - demand.placed_from).value * step};
+}
+
 Status CoherentFile::place(GranuleIndex g, unsigned device, const Demand& demand) noexcept {
   device::Region& region = *regions_[device];
   device::FramePool& pool = devices_[device]->device().frames();
   const FrameCount count = region.params().frames_per_granule;
-  const FrameIndex target{demand.placement->value + (g - demand.placed_from).value * count.value};
-  if (!region.has_frame(g)) {
-    pool.assign(target, count, {region.params().id, g});
-    region.set_frame(g, target);
-    return {};
-  }
+  const FrameIndex target = placed_at(g, device, demand);
   const FrameIndex old = region.frame_of(g);
   if (old == target) return {};
   const Status status = region.move(g, target);
@@ -123,12 +133,8 @@ void CoherentFile::mark_dirty(GranuleRange run, unsigned device) noexcept {
   device::FramePool& pool = devices_[device]->device().frames();
   const std::uint32_t now = now_ms();
   std::uint64_t newly = 0;
-  for (std::uint64_t i = 0; i < run.count.value; ++i) {
-    const FrameIndex frame = regions_[device]->frame_of(run.first + GranuleCount{i});
-    if (pool.dirty_since(frame) != 0) continue;
-    pool.set_dirty_since(frame, now);
-    ++newly;
-  }
+  regions_[device]->for_each_row(
+      run, [&](FrameIndex first, FrameCount count) { newly += pool.set_all_dirty_since(first, count, now); });
   if (newly == 0) return;
   Counters::add(devices_[device]->counters().dirty_bytes, granule_.bytes_of(GranuleCount{newly}).value);
   devices_[device]->trace_dirty();
@@ -137,12 +143,8 @@ void CoherentFile::mark_dirty(GranuleRange run, unsigned device) noexcept {
 void CoherentFile::mark_clean(GranuleRange run, unsigned device) noexcept {
   device::FramePool& pool = devices_[device]->device().frames();
   std::uint64_t cleaned = 0;
-  for (std::uint64_t i = 0; i < run.count.value; ++i) {
-    const FrameIndex frame = regions_[device]->frame_of(run.first + GranuleCount{i});
-    if (pool.dirty_since(frame) == 0) continue;
-    pool.set_dirty_since(frame, 0);
-    ++cleaned;
-  }
+  regions_[device]->for_each_row(
+      run, [&](FrameIndex first, FrameCount count) { cleaned += pool.set_all_dirty_since(first, count, 0); });
   if (cleaned == 0) return;
   Counters::sub(devices_[device]->counters().dirty_bytes, granule_.bytes_of(GranuleCount{cleaned}).value);
   devices_[device]->trace_dirty();

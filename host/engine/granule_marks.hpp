@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstdint>
@@ -23,10 +24,13 @@ class GranuleMarks {
   }
 
   void mark(GranuleRange range) noexcept {
-    for (std::uint64_t g = range.first.value; g < range.end().value; ++g) {
-      words_[g >> kLog2Word].fetch_or(std::uint64_t{1} << (g & (kWordBits - 1)));
+    for (std::uint64_t g = range.first.value; g < range.end().value;) {
+      const std::uint64_t from = g & (kWordBits - 1);
+      const std::uint64_t count = std::min(kWordBits - from, range.end().value - g);
+      words_[g >> kLog2Word].fetch_or(~std::uint64_t{0} >> (kWordBits - count) << from);
       // After the word, and always: `take` clears them in the opposite order.
       groups_[g >> kLog2Group].store(1);
+      g += count;
     }
   }
 

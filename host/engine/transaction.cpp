@@ -159,9 +159,8 @@ Status CoherentFile::finish(Run& run, const Demand& demand, bool nothing_planned
   }
   if (demand.pin && status.is_ok() && demand.requester.is_device()) {
     const unsigned d = demand.requester.device_number();
-    const FrameCount frames = regions_[d]->params().frames_per_granule;
-    for (std::uint64_t i = 0; i < run.range.count.value; ++i)
-      devices_[d]->device().frames().pin(regions_[d]->frame_of(run.range.first + GranuleCount{i}), frames);
+    device::FramePool& pool = devices_[d]->device().frames();
+    regions_[d]->for_each_row(run.range, [&](FrameIndex first, FrameCount count) { pool.pin(first, count); });
   }
   let_go(run.range, demand.pin && status.is_ok());
   if (!status.is_ok()) run.range.count = GranuleCount{0};

@@ -174,6 +174,24 @@ TEST(FramePool, ReservedFramesGoToTheLeaseOnly) {
   EXPECT_EQ(pool.free_count(), FrameCount{1}) << "what was assigned stays";
 }
 
+TEST(FramePool, GranulesInARowAreAssignedAndMarkedInOneGo) {
+  FramePool pool(FrameCount{16});
+  ASSERT_EQ(pool.reserve_run(FrameCount{8}, FrameCount{2}), FrameIndex{0});
+  EXPECT_EQ(pool.next_owned(FrameIndex{0}, FrameIndex{8}), FrameIndex{8});
+  pool.assign(FrameIndex{2}, FrameCount{2}, owner(5), GranuleCount{3});
+  EXPECT_EQ(pool.owner_at(FrameIndex{4}), owner(6));
+  EXPECT_EQ(pool.next_owned(FrameIndex{0}, FrameIndex{8}), FrameIndex{2});
+  EXPECT_EQ(pool.next_owned(FrameIndex{3}, FrameIndex{8}), FrameIndex{4});
+
+  pool.set_dirty_since(FrameIndex{4}, 7);
+  EXPECT_EQ(pool.set_all_dirty_since(FrameIndex{2}, FrameCount{6}, 9), 2u);
+  EXPECT_EQ(pool.dirty_since(FrameIndex{4}), 7u) << "it has been dirty since then";
+  EXPECT_EQ(pool.dirty_since(FrameIndex{6}), 9u);
+  EXPECT_EQ(pool.set_all_dirty_since(FrameIndex{2}, FrameCount{4}, 0), 2u);
+  EXPECT_EQ(pool.dirty_since(FrameIndex{4}), 0u);
+  EXPECT_EQ(pool.dirty_since(FrameIndex{6}), 9u);
+}
+
 TEST(FramePool, AGranuleThatReachesBeyondTheRunGivesTheRestBack) {
   FramePool pool(FrameCount{8});
   ASSERT_EQ(pool.claim(FrameCount{8}, owner(0)).kind, Kind::got);
