@@ -38,6 +38,7 @@ void require_gpu() {
 /// A lease of the whole range, none of which the GPU holds.
 class CudaLeaseFill final : public Experiment {
  public:
+  explicit CudaLeaseFill(ByteCount granule) : runtime_(quiet(DeviceKind::cuda, granule, kRange)) {}
   Sample round() override {
     Sample s;
     {
@@ -52,13 +53,14 @@ class CudaLeaseFill final : public Experiment {
 
  private:
   const PlainFile file_{kRange, true};
-  Runtime runtime_{quiet(DeviceKind::cuda, 64_KiB, kRange)};
+  Runtime runtime_;
   const std::unique_ptr<Reference> reference_ = cuda_reference(kRange);
 };
 
 /// The whole range, stored to by a kernel, on its way home.
 class CudaCopyBack final : public Experiment {
  public:
+  explicit CudaCopyBack(ByteCount granule) : runtime_(quiet(DeviceKind::cuda, granule, kRange)) {}
   Sample round() override {
     Sample s;
     const Grid grid{.blocks = {runtime_.devices().front().workers * 4}, .threads = {256}};
@@ -72,7 +74,7 @@ class CudaCopyBack final : public Experiment {
 
  private:
   const PlainFile file_{kRange, true};
-  Runtime runtime_{quiet(DeviceKind::cuda, 64_KiB, kRange)};
+  Runtime runtime_;
   const Mapping mapping_ = runtime_.map(file_.path(), Access::read_write);
   const std::unique_ptr<Reference> reference_ = cuda_reference(kRange);
   std::uint32_t round_ = 0;
@@ -173,9 +175,13 @@ void add_cuda(Figures& figures) {
                        }});
   };
   add("cuda_lease_fill", "lease fill, 1 GiB, warm page cache", "page-locked cudaMemcpyAsync", kRange, 0.9, 7,
-      [] { return std::make_unique<CudaLeaseFill>(); });
+      [] { return std::make_unique<CudaLeaseFill>(64_KiB); });
+  add("cuda_lease_fill_2m", "lease fill, 1 GiB, warm page cache, 2 MiB granules",
+      "page-locked cudaMemcpyAsync", kRange, 0.9, 7, [] { return std::make_unique<CudaLeaseFill>(2_MiB); });
   add("cuda_copy_back", "copy back, 1 GiB", "page-locked cudaMemcpyAsync", kRange, 0.9, 7,
-      [] { return std::make_unique<CudaCopyBack>(); });
+      [] { return std::make_unique<CudaCopyBack>(64_KiB); });
+  add("cuda_copy_back_2m", "copy back, 1 GiB, 2 MiB granules", "page-locked cudaMemcpyAsync", kRange, 0.9, 7,
+      [] { return std::make_unique<CudaCopyBack>(2_MiB); });
   add("cuda_cold", "cold start to result: histogram, 8 GiB, warm page cache",
       "the best of read + cudaMemcpy, fread into managed memory, mmap + cudaMemcpy, the mapping itself",
       kColdFile, 1.5, 3, [] { return std::make_unique<CudaCold>(); });
