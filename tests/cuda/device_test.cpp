@@ -105,6 +105,39 @@ TEST_F(CudaDevice, large_ranges_go_through_staging_in_pieces) {
   EXPECT_EQ(world.seen_by_device(m, granules(1270)), part(incremented(bytes), 1270 * kGranule, kGranule));
 }
 
+struct Nothing {
+  void operator()(LeasedSpan<const Byte>) const {}
+};
+FAKE_CUDA_KERNEL(Nothing, LeasedBytes<Right::read>)
+
+/// Copies that wait until there are more of them than 2 MiB: an engine that asks for no more at once, and
+/// waits for that, gets nowhere.
+TEST_F(CudaDevice, the_copy_threads_have_enough_to_do_at_once) {
+  constexpr std::size_t kSize = 24 << 20;
+  for (const ByteCount granule : {64_KiB, 2_MiB}) {
+    World world(kDeviceMemory, {.granule = granule, .device_memory = 64_MiB});
+    const Bytes bytes = pattern(kSize);
+    const std::string path = world.file(bytes);
+    const Mapping m = world.map(path);
+    const auto expect_gathered = [&](const char* doing, const auto& work) {
+      fake_cuda::gather_copies(2 << 20);
+      work();
+      EXPECT_TRUE(fake_cuda::has_gathered()) << doing << " in granules of " << granule.value;
+      fake_cuda::gather_copies(0);
+    };
+    expect_gathered("a lease", [&] {
+      world.runtime().launch({{1}, {1}}, Nothing{}, aprime::read(m)).wait();
+    });
+    const Mapping other = world.map_new(bytes);
+    expect_gathered("a prefetch", [&] { other.prefetch(all_of(other), 0); });
+    world.increment_on_device(m, all_of(m));
+    expect_gathered("the way home", [&] { m.prefetch_home(all_of(m)); });
+    world.increment_on_device(m, all_of(m));
+    expect_gathered("a sync", [&] { m.sync(); });
+    EXPECT_EQ(plain_read(path), incremented(incremented(bytes)));
+  }
+}
+
 /// A call that fails while a device is made is told with its name, and leaves nothing behind.
 TEST_F(CudaDevice, each_call_of_its_making_may_fail) {
   const std::size_t before = fake_cuda::live_resources();

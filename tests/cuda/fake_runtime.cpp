@@ -2,101 +2,23 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "tests/cuda/fake_stream.hpp"
+
 namespace aprime::fake_cuda {
 namespace {
-
-/// What a stream's thread does, one after another.
-class Stream {
- public:
-  explicit Stream(int priority) : priority_(priority), thread_([this] { run(); }) {}
-  ~Stream() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-  void push(std::function<void()> work) {
-    {
-      const std::lock_guard lock(mutex_);
-      waiting_.push_back(std::move(work));
-    }
-    changed_.notify_all();
-  }
-  int priority() const { return priority_; }
-  void drain() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return waiting_.empty() && !busy_; });
-  }
-
- private:
-  void run() {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
-      if (waiting_.empty()) return;
-      const std::function<void()> work = std::move(waiting_.front());
-      waiting_.pop_front();
-      busy_ = true;
-      lock.unlock();
-      work();
-      lock.lock();
-      busy_ = false;
-      changed_.notify_all();
-    }
-  }
-
-  const int priority_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> waiting_;
-  bool busy_ = false;
-  bool stopping_ = false;
-  std::thread thread_;
-};
-
-/// The last place where an event was recorded.
-class Event {
- public:
-  std::uint64_t record() {
-    const std::lock_guard lock(mutex_);
-    return ++recorded_;
-  }
-  void reach(std::uint64_t place) {
-    {
-      const std::lock_guard lock(mutex_);
-      reached_ = std::max(reached_, place);
-    }
-    changed_.notify_all();
-  }
-  void wait() {
-    std::unique_lock lock(mutex_);
-    const std::uint64_t place = recorded_;
-    changed_.wait(lock, [&] { return reached_ >= place; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::uint64_t recorded_ = 0;
-  std::uint64_t reached_ = 0;
-};
 
 enum class Kind : std::uint8_t { gpu, managed, page_locked };
 
@@ -178,6 +100,26 @@ class State {
     return ++copies_ % lost_one_in_ == 0;
   }
 
+  void gather(std::size_t size) {
+    {
+      const std::lock_guard lock(mutex_);
+      gathered_ = 0;
+      to_gather_ = size;
+    }
+    gathered_all_.notify_all();
+  }
+  /// A copy has been queued.
+  void add_to_gathered(std::size_t size) {
+    const std::lock_guard lock(mutex_);
+    gathered_ += size;
+    if (gathered_ > to_gather_) gathered_all_.notify_all();
+  }
+  void wait_for_gathered() {
+    std::unique_lock lock(mutex_);
+    const auto enough = [this] { return to_gather_ == 0 || gathered_ > to_gather_; };
+    if (!gathered_all_.wait_for(lock, std::chrono::seconds{1}, enough)) to_gather_ = 0;
+  }
+
   std::mutex mutex_;
   Machine machine_;
   std::map<std::string, std::size_t> calls_;
@@ -188,6 +130,9 @@ class State {
   cudaMemcpyKind lost_kind_ = cudaMemcpyDefault;
   unsigned lost_one_in_ = 0;
   unsigned copies_ = 0;
+  std::condition_variable gathered_all_;
+  std::size_t to_gather_ = 0;
+  std::size_t gathered_ = 0;
   std::map<std::byte*, std::pair<std::size_t, Kind>> allocations_;
   std::size_t used_ = 0;
   std::atomic<std::size_t> objects_{0};
@@ -231,12 +176,20 @@ void repair() {
   state().planned_call_.clear();
   state().broken_ = false;
   state().lost_one_in_ = 0;
+  state().to_gather_ = 0;
 }
 
 void lose_copies(cudaMemcpyKind kind, unsigned one_in) {
   const std::lock_guard lock(state().mutex_);
   state().lost_kind_ = kind;
   state().lost_one_in_ = one_in;
+}
+
+void gather_copies(std::size_t size) { state().gather(size); }
+
+bool has_gathered() {
+  const std::lock_guard lock(state().mutex_);
+  return state().to_gather_ != 0 && state().gathered_ > state().to_gather_;
 }
 
 std::size_t calls(const std::string& name) {
@@ -410,8 +363,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMe
   const bool from_host = kind == cudaMemcpyHostToDevice;
   if (!fake::state().is_within(to, size, to_host) || !fake::state().is_within(from, size, from_host))
     return cudaErrorInvalidValue;
-  if (!fake::state().loses_copy(kind, size))
-    fake::stream_of(stream).push([=] { std::memcpy(to, from, size); });
+  if (fake::state().loses_copy(kind, size)) return cudaSuccess;
+  fake::state().add_to_gathered(size);
+  fake::stream_of(stream).push([=] {
+    fake::state().wait_for_gathered();
+    std::memcpy(to, from, size);
+  });
   return cudaSuccess;
 }
 

@@ -38,6 +38,12 @@ void repair();
 /// copy is made. Only those of a page or more: no entries of page tables, which are not a file's bytes.
 void lose_copies(cudaMemcpyKind kind, unsigned one_in);
 
+/// From now on no copy is made before more than `size` bytes are waiting to be copied; all are made if that
+/// does not happen within a second. Zero: they are made at once.
+void gather_copies(std::size_t size);
+/// Whether so many were waiting.
+bool has_gathered();
+
 /// How often a call was made since the process started.
 std::size_t calls(const std::string& name);
 /// Streams, events and allocations that were made and not given back.
