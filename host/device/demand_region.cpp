@@ -1,9 +1,7 @@
 #include "host/device/demand_region.hpp"
 
 #include <algorithm>
-#include <array>
 #include <bit>
-#include <cassert>
 #include <cerrno>
 #include <cstring>
 #include <mutex>
@@ -18,16 +16,7 @@ namespace aprime::device {
 namespace {
 
 using detail::PageEntry;
-using detail::PagingCommand;
 using detail::PagingOp;
-
-constexpr std::uint64_t kReadWrite = PageEntry::kRead | PageEntry::kWrite;
-/// One warp copies this much; larger granules are copied by several.
-constexpr std::uint64_t kChunkBytes = std::uint64_t{64} << 10;
-/// The devices copy in words of this size.
-constexpr std::uint64_t kWordBytes = 16;
-/// Commands that one operation has under way at once.
-constexpr std::size_t kCommandsMax = 64;
 
 /// Does `by_commands` for the first `paged` granules of the run and `directly` for the others.
 template <class ByCommands, class Directly>
@@ -77,7 +66,7 @@ Progress DemandRegion::adopt(GranuleRange run) noexcept {
         return publish(r, Right::read_write);
       },
       [&](GranuleRange r) { return FramedRegion::adopt(r); });
-  note_rights(p, run, kReadWrite);
+  note_rights(p, run, PageEntry::kReadWrite);
   return p;
 }
 
@@ -86,7 +75,7 @@ Progress DemandRegion::grant_write(GranuleRange run) noexcept {
   const Progress p = in_two_parts(
       run, paged_count(run), [&](GranuleRange r) { return publish(r, Right::read_write); },
       [&](GranuleRange r) { return FramedRegion::grant_write(r); });
-  note_rights(p, run, kReadWrite);
+  note_rights(p, run, PageEntry::kReadWrite);
   return p;
 }
 
@@ -135,7 +124,7 @@ Status DemandRegion::read_copy(GranuleIndex g, ByteCount offset, std::span<std::
   const StagingPool::Lease staging = source_.paging().staging().lease();
   std::byte* const bytes = staging.first_half().data();
   const Status status = read_by_commands(g, offset.value, offset.value + into.size(), bytes);
-  if (status.is_ok()) std::memcpy(into.data(), bytes + offset.value % kWordBytes, into.size());
+  if (status.is_ok()) std::memcpy(into.data(), bytes + offset.value % detail::kCopyWordBytes, into.size());
   return status;
 }
 
@@ -149,6 +138,11 @@ Status DemandRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<cons
   // If the frame cannot be opened, the next fault tries again (`restore`).
   if (status.is_ok()) static_cast<void>(publish(granule, Right::read));
   return status;
+}
+
+ByteCount DemandRegion::copied_at_once() const noexcept {
+  const std::shared_lock shared(gate_);
+  return in_session_ ? kCopiedAtOnceMin : FramedRegion::copied_at_once();
 }
 
 Status DemandRegion::restore(GranuleRange run, bool write) noexcept {
@@ -178,6 +172,7 @@ detail::PagedWindow DemandRegion::paged_window() {
   return {.base = nullptr,
           .entries = table_.data(),
           .frames = memory_.address(FrameIndex{0}),
+          .unpinned_frames = paging.frames(),
           .port = paging.port(),
           .region = params_.id,
           .log2_granule = static_cast<std::uint8_t>(std::countr_zero(params_.granule.bytes().value)),
@@ -230,152 +225,6 @@ void DemandRegion::leave_session() noexcept {
 
 Status DemandRegion::serve(GranuleIndex g, bool write) noexcept {
   return handler_.on_device_fault(*this, g, write);
-}
-
-Progress DemandRegion::fill_by_commands(GranuleRange run, HomePort& home) noexcept {
-  const StagingPool::Lease staging = source_.paging().staging().lease();
-  const GranuleCount most{staging.first_half().size() / params_.granule.bytes().value};
-  GranuleCount done{0};
-  while (done < run.count) {
-    const GranuleRange part{run.first + done, std::min(most, run.count - done)};
-    const auto bytes =
-        staging.first_half().first(static_cast<std::size_t>(params_.granule.bytes_of(part.count).value));
-    Status status = home.read(params_.granule.offset_of(part.first), bytes);
-    if (status.is_ok()) status = copy(PagingOp::copy_in, part, bytes);
-    if (!status.is_ok()) return {done, status};
-    for (GranuleIndex g = part.first; g < part.end(); ++g.value) label({g, GranuleCount{1}});
-    const Progress published = publish(part, Right::read);
-    done.value += published.done.value;
-    if (!published.status.is_ok()) return {done, published.status};
-  }
-  return {done, {}};
-}
-
-Progress DemandRegion::copy_home_by_commands(GranuleRange run, HomePort& home) noexcept {
-  const StagingPool::Lease staging = source_.paging().staging().lease();
-  const GranuleCount most{staging.first_half().size() / params_.granule.bytes().value};
-  GranuleCount done{0};
-  while (done < run.count) {
-    const GranuleRange part{run.first + done, std::min(most, run.count - done)};
-    const auto bytes =
-        staging.first_half().first(static_cast<std::size_t>(params_.granule.bytes_of(part.count).value));
-    const Status status = copy(PagingOp::copy_out, part, bytes);
-    if (!status.is_ok()) return {done, status};
-    const std::span<const std::byte> all = bytes;
-    const auto granule = static_cast<std::size_t>(params_.granule.bytes().value);
-    const Progress written = in_one_go_or_each(part, [&](GranuleRange r) {
-      return home.write(params_.granule.offset_of(r.first),
-                        all.subspan((r.first - part.first).value * granule, r.count.value * granule));
-    });
-    done.value += written.done.value;
-    if (!written.status.is_ok()) return {done, written.status};
-  }
-  return {done, {}};
-}
-
-Status DemandRegion::write_part(GranuleIndex g, std::uint64_t offset,
-                                std::span<const std::byte> from) noexcept {
-  Paging& paging = source_.paging();
-  const StagingPool::Lease staging = paging.staging().lease();
-  std::byte* const bytes = staging.first_half().data();
-  const std::uint64_t first = offset / kWordBytes * kWordBytes;
-  const Status status = read_by_commands(g, first, offset + from.size(), bytes);
-  if (!status.is_ok()) return status;
-  std::memcpy(bytes + (offset - first), from.data(), from.size());
-  const std::uint64_t size = (offset + from.size() - first + kWordBytes - 1) / kWordBytes * kWordBytes;
-  return execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
-    const std::uint64_t at = i * kChunkBytes;
-    return PagingCommand{.op = PagingOp::copy_in,
-                         .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
-                         .frame_at = frame_at(g) + first + at,
-                         .staging_at = paging.staging_at(staging.first_half()) + at};
-  });
-}
-
-Status DemandRegion::read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end,
-                                      std::byte* staging) noexcept {
-  Paging& paging = source_.paging();
-  const std::uint64_t begin = first / kWordBytes * kWordBytes;
-  const std::uint64_t size = (end - begin + kWordBytes - 1) / kWordBytes * kWordBytes;
-  return execute((size + kChunkBytes - 1) / kChunkBytes, [&](std::uint64_t i) {
-    const std::uint64_t at = i * kChunkBytes;
-    return PagingCommand{.op = PagingOp::copy_out,
-                         .bytes = static_cast<std::uint32_t>(std::min(kChunkBytes, size - at)),
-                         .frame_at = frame_at(g) + begin + at,
-                         .staging_at = paging.staging_at({staging, 1}) + at};
-  });
-}
-
-Status DemandRegion::copy(PagingOp op, GranuleRange run, std::span<const std::byte> staging) noexcept {
-  const std::uint64_t granule = params_.granule.bytes().value;
-  const std::uint64_t chunk = std::min(granule, kChunkBytes);
-  const std::uint64_t base = staging.empty() ? 0 : source_.paging().staging_at(staging);
-  return execute(run.count.value * (granule / chunk), [&](std::uint64_t i) {
-    const std::uint64_t at = i * chunk;
-    return PagingCommand{.op = op,
-                         .bytes = static_cast<std::uint32_t>(chunk),
-                         .frame_at = frame_at(run.first + GranuleCount{at / granule}) + at % granule,
-                         .staging_at = base + at};
-  });
-}
-
-template <class Make>
-Status DemandRegion::execute(std::uint64_t count, const Make& make) noexcept {
-  Paging& paging = source_.paging();
-  std::array<Paging::Ticket, kCommandsMax> tickets;
-  Status first_error;
-  for (std::uint64_t begin = 0; begin < count; begin += kCommandsMax) {
-    const std::size_t now = static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, count - begin));
-    for (std::size_t i = 0; i < now; ++i) tickets[i] = paging.post(make(begin + i));
-    for (std::size_t i = 0; i < now; ++i) {
-      const Status status = paging.await(tickets[i]);
-      if (first_error.is_ok()) first_error = status;
-    }
-  }
-  return first_error;
-}
-
-Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
-  const std::uint64_t rights = includes_write(right) ? kReadWrite : PageEntry::kRead;
-  GranuleCount opened{0};
-  Status status;
-  for (; opened < run.count; ++opened.value) {
-    const GranuleIndex g = run.first + opened;
-    status = open_frames(g, rights & ~rights_of(g));
-    if (!status.is_ok()) break;
-  }
-  note_rights({opened, {}}, run, rights);
-  const Status published = execute(opened.value, [&](std::uint64_t i) {
-    const GranuleIndex g = run.first + GranuleCount{i};
-    return PagingCommand{.op = PagingOp::set, .entry = &table_[g.value], .value = entry_of(g)};
-  });
-  // Only a device that has failed does not execute it, and then nobody uses the entry.
-  return {opened, status.is_ok() ? published : status};
-}
-
-Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
-  Paging& paging = source_.paging();
-  std::array<Paging::Ticket, kCommandsMax> tickets;
-  GranuleCount done{0};
-  while (done < run.count) {
-    const auto now =
-        static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, (run.count - done).value));
-    for (std::size_t i = 0; i < now; ++i) {
-      const GranuleIndex g = run.first + GranuleCount{done.value + i};
-      tickets[i] = paging.post({.op = op, .entry = &table_[g.value], .frame = frame_of(g).value});
-    }
-    for (std::size_t i = 0; i < now; ++i) {
-      const GranuleIndex g = run.first + done;
-      const Status status = paging.await_release(tickets[i]);
-      if (!status.is_ok())
-        return {done, {status.code, status.system_error, params_.granule.offset_of(g), status.reason}};
-      const std::uint64_t kept = op == PagingOp::revoke ? 0 : rights_of(g) & PageEntry::kRead;
-      close_frames(g, rights_of(g) & ~kept);
-      note_rights({GranuleCount{1}, {}}, {g, GranuleCount{1}}, kept);
-      ++done.value;
-    }
-  }
-  return {done, {}};
 }
 
 std::uint64_t DemandRegion::paged_count(GranuleRange run) const noexcept {

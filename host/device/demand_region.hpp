@@ -42,6 +42,8 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
   Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
+  /// Less while a kernel runs: it may want a granule of the run, and commands take turns with its faults.
+  ByteCount copied_at_once() const noexcept override;
   Status restore(GranuleRange run, bool write) noexcept override;
   Status reserve(GranuleCount granules) noexcept override;
   detail::PagedWindow paged_window() override;
@@ -58,6 +60,8 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
 
   // The operations by commands. \pre in a session
   Progress fill_by_commands(GranuleRange run, HomePort& home) noexcept;
+  /// Of granules that one command fills.
+  Progress fill_each(GranuleRange run, HomePort& home, std::span<std::byte> staging) noexcept;
   Progress copy_home_by_commands(GranuleRange run, HomePort& home) noexcept;
   Status write_part(GranuleIndex g, std::uint64_t offset, std::span<const std::byte> from) noexcept;
   Status read_by_commands(GranuleIndex g, std::uint64_t first, std::uint64_t end,
@@ -94,7 +98,7 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   FaultHandler& handler_;
 
   /// Shared by operations; had alone to change what follows.
-  os::Gate gate_;
+  mutable os::Gate gate_;
   bool in_session_ = false;
   std::span<std::uint64_t> table_;
   /// detail::PageEntry's rights of each granule. Written under the granule's transaction.

@@ -10,9 +10,10 @@
 #include <cstring>
 #include <utility>
 
-#include "aprime/detail/pager.hpp"
+#include "aprime/detail/page_access.hpp"
 #include "host/device/device_fault.hpp"
 #include "host/device/kernel_stop.hpp"
+#include "host/os/futex.hpp"
 
 namespace aprime::device {
 
@@ -25,6 +26,13 @@ using Clock = std::chrono::steady_clock;
 
 /// How long device threads may keep a granule that the host wants.
 constexpr std::chrono::seconds kReleaseWaitMax{30};
+/// So many look for faults while there are none: one that takes one need not wake another.
+constexpr unsigned kLookersMin = 2;
+/// A lost wake-up cannot happen; should the kernel forget one, this is what it costs.
+constexpr std::chrono::milliseconds kLookAgain{100};
+
+/// Each serves one fault at a time, for most of which it copies from the page cache.
+unsigned service_threads() noexcept { return std::clamp(std::thread::hardware_concurrency() / 2, 4U, 8U); }
 
 /// What the host and the device both write to lies in different cache lines.
 template <class T>
@@ -38,7 +46,6 @@ struct SharedWords {
   Line<std::uint64_t> pager_leave;
   Line<std::uint64_t> session;
   Line<detail::PagingFailure> failure;
-  Line<detail::PagingPort> port;
   PagingCommand commands[detail::kPagingCommands];
   PagingFault faults[detail::kPagingFaults];
 };
@@ -46,8 +53,15 @@ struct SharedWords {
 struct DeviceWords {
   Line<std::uint64_t> next_command;
   Line<std::uint64_t> next_fault;
-  Line<std::uint64_t> polling;
+  Line<std::uint64_t> faults_known;
   Line<std::uint64_t> failed;
+  Line<std::uint64_t> waiting;
+  Line<std::uint64_t> pagers;
+  Line<std::uint64_t> copiers;
+  Line<std::uint64_t> pieces_listed;
+  Line<std::uint64_t> pieces_promised;
+  detail::CopyJob jobs[detail::kPagingCommands];
+  detail::CopyPiece pieces[detail::kPagingPieces];
 };
 
 std::atomic_ref<std::uint64_t> word(std::uint64_t& w) noexcept { return std::atomic_ref<std::uint64_t>(w); }
@@ -56,6 +70,8 @@ std::atomic_ref<std::uint64_t> word(std::uint64_t& w) noexcept { return std::ato
 /// the processor away, then sleeps. Usable inside a signal handler.
 class Backoff {
  public:
+  /// The next pause gives the processor to others for a while.
+  bool is_sleeping() const noexcept { return rounds_ >= kYields; }
   void pause() noexcept {
     ++rounds_;
     if (rounds_ < kSpins) {
@@ -78,29 +94,42 @@ class Backoff {
 
 Paging::Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames, RunPager run_pager)
     : run_pager_(std::move(run_pager)),
-      port_(nullptr),
       staging_(std::span(memory.shared(kStagingBuffers * StagingPool::kBufferBytes),
                          kStagingBuffers * StagingPool::kBufferBytes),
                kStagingBuffers) {
   auto* const shared = reinterpret_cast<SharedWords*>(memory.shared(sizeof(SharedWords)));
   auto* const device = reinterpret_cast<DeviceWords*>(memory.device(sizeof(DeviceWords)));
-  port_ = &shared->port.value;
-  *port_ = {.commands = shared->commands,
-            .faults = shared->faults,
-            .staging = nullptr,
-            .faults_taken = &shared->faults_taken.value,
-            .stop = &shared->stop.value,
-            .pager_leave = &shared->pager_leave.value,
-            .session = &shared->session.value,
-            .failure = &shared->failure.value,
-            .frames = frame_memory,
-            .next_command = &device->next_command.value,
-            .next_fault = &device->next_fault.value,
-            .polling = &device->polling.value,
-            .failed = &device->failed.value,
-            .parked = reinterpret_cast<std::uint32_t*>(
-                memory.device(static_cast<std::size_t>(frames.value) * sizeof(std::uint32_t)))};
-  port_->staging = staging_.memory().data();
+  port_ = {.commands = shared->commands,
+           .faults = shared->faults,
+           .staging = staging_.memory().data(),
+           .faults_taken = &shared->faults_taken.value,
+           .stop = &shared->stop.value,
+           .pager_leave = &shared->pager_leave.value,
+           .session = &shared->session.value,
+           .failure = &shared->failure.value,
+           .frames = frame_memory,
+           .next_command = &device->next_command.value,
+           .next_fault = &device->next_fault.value,
+           .faults_known = &device->faults_known.value,
+           .failed = &device->failed.value,
+           .waiting = &device->waiting.value,
+           .pagers = &device->pagers.value,
+           .copiers = &device->copiers.value,
+           .jobs = device->jobs,
+           .pieces = device->pieces,
+           .pieces_listed = &device->pieces_listed.value,
+           .pieces_promised = &device->pieces_promised.value,
+           .parked = reinterpret_cast<std::uint32_t*>(
+               memory.device(static_cast<std::size_t>(frames.value) * sizeof(std::uint32_t)))};
+  device_port_ = reinterpret_cast<const detail::PagingPort*>(memory.device(sizeof port_));
+  if (const Status status =
+          memory.upload(reinterpret_cast<std::byte*>(const_cast<detail::PagingPort*>(device_port_)),
+                        std::as_bytes(std::span(&port_, 1)));
+      !status.is_ok())
+    throw Error(status.code, "device memory cannot be written to");
+  // Until there is a session.
+  word(*port_.pager_leave).store(1);
+  servers_.resize(service_threads());
   for (std::thread& server : servers_) server = std::thread([this] { serve_faults(); });
   pager_ = std::thread([this] { run_pagers(); });
 }
@@ -130,9 +159,9 @@ void Paging::begin(std::span<PagedRegion* const> regions) {
     failure_.reset();
     in_session_ = true;
     pager_runs_ = true;
-    word(*port_->stop).store(0);
-    word(*port_->pager_leave).store(0);
-    word(*port_->session).store(++session_);
+    word(*port_.stop).store(0);
+    word(*port_.pager_leave).store(0);
+    word(*port_.session).store(++session_);
     active_.store(true);
   }
   changed_.notify_all();
@@ -145,19 +174,21 @@ void Paging::end(bool completed) noexcept {
           post({.op = PagingOp::sweep, .entry = region->table().data(), .value = region->table().size()})));
   for (PagedRegion* region : regions_) region->leave_session();
   active_.store(false);
+  wanted_.fetch_add(1);
+  os::futex_wake_all(wanted_);
   const sync::Lock lock(mutex_);
   in_session_ = false;
   while (serving_ != 0) changed_.wait(mutex_);
-  word(*port_->pager_leave).store(1, std::memory_order_release);
+  word(*port_.pager_leave).store(1, std::memory_order_release);
   while (pager_runs_) changed_.wait(mutex_);
-  const detail::PagingFailure& outside = *port_->failure;
-  if (!failure_ && word(port_->failure->session).load(std::memory_order_acquire) == session_)
+  const detail::PagingFailure& outside = *port_.failure;
+  if (!failure_ && word(port_.failure->session).load(std::memory_order_acquire) == session_)
     failure_ = {static_cast<RegionId>(outside.region), ByteOffset{outside.offset}, outside.write != 0, {}};
 }
 
 bool Paging::was_stopped() const noexcept {
-  return word(*port_->stop).load() != 0 ||
-         word(port_->failure->session).load(std::memory_order_acquire) == word(*port_->session).load();
+  return word(*port_.stop).load() != 0 ||
+         word(port_.failure->session).load(std::memory_order_acquire) == word(*port_.session).load();
 }
 
 std::optional<Paging::Failure> Paging::failure() const {
@@ -167,7 +198,7 @@ std::optional<Paging::Failure> Paging::failure() const {
 
 Paging::Ticket Paging::post(const PagingCommand& command) noexcept {
   const Ticket ticket = next_ticket_.fetch_add(1, std::memory_order_relaxed);
-  PagingCommand& slot = port_->commands[ticket % detail::kPagingCommands];
+  PagingCommand& slot = port_.commands[ticket % detail::kPagingCommands];
   if (ticket >= detail::kPagingCommands) {
     for (Backoff backoff; !is_done(ticket - detail::kPagingCommands) && !broken_.load();) backoff.pause();
   }
@@ -183,8 +214,7 @@ Paging::Ticket Paging::post(const PagingCommand& command) noexcept {
 }
 
 bool Paging::is_done(Ticket ticket) const noexcept {
-  return word(port_->commands[ticket % detail::kPagingCommands].done).load(std::memory_order_acquire) >
-         ticket;
+  return word(port_.commands[ticket % detail::kPagingCommands].done).load(std::memory_order_acquire) > ticket;
 }
 
 Status Paging::await(Ticket ticket) noexcept {
@@ -222,22 +252,57 @@ void Paging::serve_faults() noexcept {
 
 /// The next fault; empty when the session ends.
 std::optional<PagingFault> Paging::take_fault() noexcept {
-  const sync::Lock lock(polling_);
+  lookers_.fetch_add(1);
+  PagingFault fault;
+  bool more = false;
   for (Backoff backoff; active_.load(std::memory_order_relaxed); backoff.pause()) {
-    PagingFault& slot = port_->faults[taken_ % detail::kPagingFaults];
-    if (word(slot.ready).load(std::memory_order_acquire) != taken_ + 1) continue;
-    const PagingFault fault = slot;
-    ++taken_;
-    word(*port_->faults_taken).store(taken_, std::memory_order_release);
-    return fault;
+    if (try_take_fault(fault, more)) {
+      // How long it takes to serve it nobody knows.
+      if (lookers_.fetch_sub(1) == 1 || more) want_another();
+      return fault;
+    }
+    if (!backoff.is_sleeping() || lookers_.load() <= kLookersMin) continue;
+    sleep_until_wanted();
+    backoff = {};
   }
+  lookers_.fetch_sub(1);
   return std::nullopt;
+}
+
+bool Paging::try_take_fault(PagingFault& fault, bool& more) noexcept {
+  if (looking_.load(std::memory_order_relaxed) || looking_.exchange(true, std::memory_order_acquire))
+    return false;
+  const auto is_there = [&] {
+    return word(port_.faults[taken_ % detail::kPagingFaults].ready).load(std::memory_order_acquire) ==
+           taken_ + 1;
+  };
+  const bool found = is_there();
+  if (found) {
+    fault = port_.faults[taken_ % detail::kPagingFaults];
+    ++taken_;
+    word(*port_.faults_taken).store(taken_, std::memory_order_release);
+    more = is_there();
+  }
+  looking_.store(false, std::memory_order_release);
+  return found;
+}
+
+void Paging::sleep_until_wanted() noexcept {
+  // Read first: whoever wants somebody after we have stopped looking changes it.
+  const std::uint32_t seen = wanted_.load();
+  if (lookers_.fetch_sub(1) > kLookersMin && active_.load()) os::futex_wait(wanted_, seen, kLookAgain);
+  lookers_.fetch_add(1);
+}
+
+void Paging::want_another() noexcept {
+  wanted_.fetch_add(1);
+  os::futex_wake_one(wanted_);
 }
 
 void Paging::answer(const PagingFault& fault) noexcept {
   // Left over from a kernel that was stopped.
-  if (fault.session != word(*port_->session).load(std::memory_order_relaxed)) return;
-  if (word(*port_->stop).load(std::memory_order_relaxed) != 0) return;
+  if (fault.session != word(*port_.session).load(std::memory_order_relaxed)) return;
+  if (word(*port_.stop).load(std::memory_order_relaxed) != 0) return;
   const auto found = std::find_if(regions_.begin(), regions_.end(),
                                   [&](const PagedRegion* r) { return r->id() == fault.region; });
   assert(found != regions_.end());
@@ -253,7 +318,7 @@ void Paging::fail(const Failure& failure) noexcept {
     if (failure_) return;
     failure_ = failure;
   }
-  word(*port_->stop).store(1);
+  word(*port_.stop).store(1);
   for (const PagedRegion* region : regions_)
     post({.op = PagingOp::close, .entry = region->table().data(), .value = region->table().size()});
 }
@@ -267,7 +332,7 @@ void Paging::run_pagers() noexcept {
       if (session_ == last) return;
       last = session_;
     }
-    const Status status = run_pager_(port_);
+    const Status status = run_pager_(device_port_);
     if (!status.is_ok() && !broken_.load()) {
       broken_why_ = status;
       broken_.store(true, std::memory_order_release);

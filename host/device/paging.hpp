@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -19,7 +18,8 @@
 #include "host/device/staging.hpp"
 #include "host/sync/mutex.hpp"
 
-// The host's side of faults from inside a running kernel; the device's side is aprime/detail/pager.hpp.
+// The host's side of faults from inside a running kernel; the device's side is in
+// aprime/detail/page_access.hpp and pager.hpp.
 
 namespace aprime::device {
 
@@ -67,7 +67,8 @@ class PagedRegion {
 /// own, of which one at a time looks for new ones.
 class Paging {
  public:
-  /// Runs detail::PagerKernel once, until `port->pager_leave` is set; called on a thread of its own. Does not
+  /// Runs detail::PagerKernel once, until `port->pager_leave` is set (as it is before the first session);
+  /// called on a thread of its own. Does not
   /// throw. Not ok: the device has failed, and executes nothing any more.
   using RunPager = std::function<Status(const detail::PagingPort* port)>;
 
@@ -79,7 +80,10 @@ class Paging {
   Paging(const Paging&) = delete;
   Paging& operator=(const Paging&) = delete;
 
-  const detail::PagingPort* port() const noexcept { return port_; }
+  /// In device memory.
+  const detail::PagingPort* port() const noexcept { return device_port_; }
+  /// Frame 0, as device threads reach it that have not pinned it.
+  const std::byte* frames() const noexcept { return port_.frames; }
 
   /// A kernel that may fault on these regions is about to start. \throws Error(resources)
   void begin(std::span<PagedRegion* const> regions);
@@ -106,15 +110,18 @@ class Paging {
   /// resources if they do not within 30 s.
   Status await_release(Ticket ticket) noexcept;
 
-  /// Where copies pass through. A lease's address is its `staging_at` plus `port()->staging`.
+  /// Where copies pass through. A lease's address is its `staging_at` plus the port's `staging`.
   StagingPool& staging() noexcept { return staging_; }
   std::uint64_t staging_at(std::span<const std::byte> part) const noexcept {
-    return static_cast<std::uint64_t>(part.data() - port_->staging);
+    return static_cast<std::uint64_t>(part.data() - port_.staging);
   }
 
  private:
   void serve_faults() noexcept;
   std::optional<detail::PagingFault> take_fault() noexcept;
+  bool try_take_fault(detail::PagingFault& fault, bool& more) noexcept;
+  void sleep_until_wanted() noexcept;
+  void want_another() noexcept;
   void answer(const detail::PagingFault& fault) noexcept;
   void fail(const Failure& failure) noexcept;
   void run_pagers() noexcept;
@@ -122,19 +129,24 @@ class Paging {
   /// Threads may have ended in the middle of something.
   bool was_stopped() const noexcept;
 
-  static constexpr unsigned kServiceThreads = 4;
-  static constexpr unsigned kStagingBuffers = 8;
+  static constexpr unsigned kStagingBuffers = 12;
 
   const RunPager run_pager_;
   /// Constant after construction.
-  detail::PagingPort* port_;
+  detail::PagingPort port_;
+  /// The same where device threads look at it all the time.
+  const detail::PagingPort* device_port_ = nullptr;
   StagingPool staging_;
 
   std::atomic<Ticket> next_ticket_{0};
 
-  /// Held by the thread that looks for faults, and while it takes one.
-  sync::Mutex polling_{sync::LockRank::queue};
-  std::uint64_t taken_ APRIME_GUARDED_BY(polling_) = 0;
+  // Of those who look for faults. Not a mutex: to hand one over costs more than to serve a fault.
+  /// Somebody looks at this moment, and may use `taken_`.
+  std::atomic<bool> looking_{false};
+  std::uint64_t taken_ = 0;
+  /// Threads that look again and again; the others sleep until `wanted_` changes.
+  std::atomic<unsigned> lookers_{0};
+  std::atomic<std::uint32_t> wanted_{0};
 
   /// Changed by begin and end, while nobody serves.
   std::vector<PagedRegion*> regions_;
@@ -153,7 +165,7 @@ class Paging {
   std::optional<Failure> failure_ APRIME_GUARDED_BY(mutex_);
 
   /// Last: they use the others as soon as they exist.
-  std::array<std::thread, kServiceThreads> servers_;
+  std::vector<std::thread> servers_;
   std::thread pager_;
 };
 

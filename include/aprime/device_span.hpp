@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "aprime/access.hpp"
-#include "aprime/detail/pager.hpp"
+#include "aprime/detail/page_access.hpp"
 #include "aprime/detail/paging.hpp"
 #include "aprime/kernel.hpp"
 
@@ -30,7 +30,15 @@ class PinnedSpan {
   }
   PinnedSpan& operator=(PinnedSpan&&) = delete;
   APRIME_DEVICE ~PinnedSpan() {
-    if (entry_ != nullptr) detail::unpin(*port_, entry_, 1);
+    if (entry_ == nullptr) return;
+#ifdef __CUDACC__
+    const detail::WarpLanes lanes = detail::lanes_at(entry_, detail::Want::unpin);
+    lanes.sync();
+    if (lanes.leads()) detail::unpin(*port_, entry_, lanes.count());
+#else
+    // A kernel that is stopped ends its threads one by one, and none of them may wait for another.
+    detail::unpin(*port_, entry_, 1);
+#endif
   }
 
   APRIME_DEVICE T* data() const noexcept { return data_; }
@@ -82,10 +90,11 @@ class ElementReference {
 /// `T` is trivially copyable, and its size a power of two up to 4096 bytes; the range that the launch was
 /// given starts at a multiple of it. A small value: copied into the kernel, used by all threads.
 ///
-/// Each access is one look at a page table and, on software-paged devices, one atomic operation before and
-/// one after it for all lanes of a warp that touch the same granule. `pin_span` does that once for many
-/// elements. An access beyond the end, and one that cannot be served (I/O error, truncated file), ends the
-/// kernel with a `DeviceFaultStatus` that says where. Not to be used in a `noexcept` destructor.
+/// On software-paged devices each access looks at a page table: `load` before and after it, the others by an
+/// atomic operation before and one after it for all lanes of a warp that touch the same granule. `pin_span`
+/// does that once for many elements. An access beyond the end, and one that cannot be served (I/O error,
+/// truncated file), ends the kernel with a `DeviceFaultStatus` that says where. Not to be used in a
+/// `noexcept` destructor.
 template <class T>
 class device_span {
  public:
@@ -110,11 +119,13 @@ class device_span {
   APRIME_DEVICE bool empty() const noexcept { return size_ == 0; }
 
   APRIME_DEVICE value_type load(std::size_t i) const noexcept {
-    return access(i, false, [](T* at) { return value_type(*at); });
+    const std::uint64_t at = place_of(i, false);
+    if (window_.base != nullptr) return *reinterpret_cast<T*>(window_.base + at);
+    return detail::load_validated<value_type>(window_, at, guess_);
   }
   APRIME_DEVICE void store(std::size_t i, const value_type& value) const noexcept
       requires(!std::is_const_v<T>) {
-    access(i, true, [&](T* at) {
+    change(i, [&](T* at) {
       *at = value;
       return 0;
     });
@@ -125,29 +136,29 @@ class device_span {
   // Atomic among device threads; the CPU sees all of a granule's operations or waits.
 
   APRIME_DEVICE value_type atomic_add(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicAdd(at, value); });
+    return change(i, [&](T* at) { return ::atomicAdd(at, value); });
   }
   APRIME_DEVICE value_type atomic_min(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicMin(at, value); });
+    return change(i, [&](T* at) { return ::atomicMin(at, value); });
   }
   APRIME_DEVICE value_type atomic_max(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicMax(at, value); });
+    return change(i, [&](T* at) { return ::atomicMax(at, value); });
   }
   APRIME_DEVICE value_type atomic_and(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicAnd(at, value); });
+    return change(i, [&](T* at) { return ::atomicAnd(at, value); });
   }
   APRIME_DEVICE value_type atomic_or(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicOr(at, value); });
+    return change(i, [&](T* at) { return ::atomicOr(at, value); });
   }
   APRIME_DEVICE value_type atomic_xor(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicXor(at, value); });
+    return change(i, [&](T* at) { return ::atomicXor(at, value); });
   }
   APRIME_DEVICE value_type atomic_exchange(std::size_t i, value_type value) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicExch(at, value); });
+    return change(i, [&](T* at) { return ::atomicExch(at, value); });
   }
   APRIME_DEVICE value_type atomic_compare_exchange(std::size_t i, value_type expected,
                                                    value_type desired) const noexcept {
-    return access(i, true, [&](T* at) { return ::atomicCAS(at, expected, desired); });
+    return change(i, [&](T* at) { return ::atomicCAS(at, expected, desired); });
   }
 
   /// Elements from `first` on, at most `count` and as many as lie in the same granule. To store to them if T
@@ -161,7 +172,8 @@ class device_span {
     if (window_.base != nullptr) return {reinterpret_cast<T*>(window_.base + at), size, nullptr, nullptr};
     std::uint64_t* const entry = &window_.entries[at >> window_.log2_granule];
     std::byte* const granule =
-        detail::pin(window_, at >> window_.log2_granule, !std::is_const_v<T>, detail::lanes_at(entry));
+        detail::pin(window_, at >> window_.log2_granule, !std::is_const_v<T>,
+                    detail::lanes_at(entry, std::is_const_v<T> ? detail::Want::read : detail::Want::write));
     return {reinterpret_cast<T*>(granule + in_granule), size, window_.port, entry};
   }
 
@@ -186,13 +198,13 @@ class device_span {
     return first_ + i * sizeof(T);
   }
   template <class Use>
-  APRIME_DEVICE auto access(std::size_t i, bool write, const Use& use) const noexcept {
-    const std::uint64_t at = place_of(i, write);
+  APRIME_DEVICE auto change(std::size_t i, const Use& use) const noexcept {
+    const std::uint64_t at = place_of(i, true);
     if (window_.base != nullptr) return use(reinterpret_cast<T*>(window_.base + at));
     const std::uint64_t granule = at >> window_.log2_granule;
     std::uint64_t* const entry = &window_.entries[granule];
-    const detail::WarpLanes lanes = detail::lanes_at(entry);
-    std::byte* const bytes = detail::pin(window_, granule, write, lanes);
+    const detail::WarpLanes lanes = detail::lanes_at(entry, detail::Want::write);
+    std::byte* const bytes = detail::pin(window_, granule, true, lanes);
     const auto result = use(reinterpret_cast<T*>(bytes + (at & granule_mask())));
     lanes.sync();
     if (lanes.leads()) detail::unpin(*window_.port, entry, lanes.count());
@@ -202,6 +214,7 @@ class device_span {
   detail::PagedWindow window_;
   std::uint64_t first_ = 0;
   std::size_t size_ = 0;
+  mutable detail::EntryGuess guess_;
 };
 
 /// Random access, for algorithms in device code.

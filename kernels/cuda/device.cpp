@@ -26,8 +26,12 @@ namespace {
 /// The first GPU that the process may see.
 constexpr int kGpu = 0;
 
-/// More copy threads than this gain nothing: eight read the page cache faster than a PCIe 5.0 link takes it.
-constexpr unsigned kCopyThreadsMax = 8;
+/// More copy threads than this gain nothing: they read the page cache faster than a PCIe 5.0 link takes it.
+constexpr unsigned kCopyThreadsMax = 10;
+
+/// One block that looks, and others that copy. On an H200 eight of those answered a lone fault soonest, and
+/// 64 ten times as late; more than 32 served many at once no faster.
+constexpr Grid kPagerGrid{.blocks = {1 + 16}, .threads = {warp_lanes}};
 
 struct Gpu {
   std::string name;
@@ -56,7 +60,8 @@ DeviceInfo describe_gpu(const DeviceOptions& options, ByteCount memory) {
 }
 
 unsigned copy_threads() noexcept {
-  return std::clamp(std::thread::hardware_concurrency(), 1u, kCopyThreadsMax);
+  const unsigned processors = std::thread::hardware_concurrency();
+  return std::clamp(processors - processors / 4, 1u, kCopyThreadsMax);
 }
 
 class CudaDevice final : public device::Device, public device::PagingSource {
@@ -146,11 +151,18 @@ class CudaDevice final : public device::Device, public device::PagingSource {
 
   device::Paging& paging() override {
     if (!paging_) {
-      const detail::CudaStart loaded = load_pager();
-      throw_if_failed(static_cast<cudaError_t>(loaded.error), loaded.call);
-      paging_ = std::make_unique<device::Paging>(
-          paging_memory_, memory_.address(FrameIndex{0}), frames_.capacity(),
-          [this](const detail::PagingPort* port) { return run_pager(port); });
+      auto paging =
+          std::make_unique<device::Paging>(paging_memory_, memory_.address(FrameIndex{0}), frames_.capacity(),
+                                           [this](const detail::PagingPort* port) {
+                                             kernel_is_queued_.acquire();
+                                             return run_pager(port);
+                                           });
+      // Only when it is started is a kernel's code brought to the GPU, and then it waits for all kernels that
+      // run (CUDA C++ Programming Guide, "Lazy Loading"; cudaFuncGetAttributes does not do it). So it is
+      // started once before there is one that it is for, and leaves at once.
+      if (const Status status = run_pager(paging->port()); !status.is_ok())
+        throw Error(status.code, status.reason);
+      paging_ = std::move(paging);
     }
     return *paging_;
   }
@@ -159,14 +171,13 @@ class CudaDevice final : public device::Device, public device::PagingSource {
   /// The pager, behind the kernel that it is for: where kernels do not run side by side (a tool runs one at a
   /// time), it must not be in that one's way. Threads that wait for a fault do without it.
   Status run_pager(const detail::PagingPort* port) noexcept {
-    kernel_is_queued_.acquire();
     try {
       APRIME_CUDA_THROW(cudaSetDevice, kGpu);
       detail::HostClosure<detail::PagerKernel, const detail::PagingPort*> pager({}, {port}, "pager");
       pager.bind({});
       detail::KernelBody body = pager.body();
       body.cuda.start = pager_start();
-      start_kernel(body, Grid{{1}, {warp_lanes}}, pager_stream_.get());
+      start_kernel(body, kPagerGrid, pager_stream_.get());
       // In the closure's scope: `body` refers to it, and may be run until here.
       return APRIME_CUDA_TRY(cudaStreamSynchronize, pager_stream_.get());
     } catch (const Error&) {

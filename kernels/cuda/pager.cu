@@ -4,13 +4,27 @@
 #include "aprime/detail/pager.hpp"
 
 namespace aprime::cuda {
+namespace {
 
-detail::CudaKernel::Start pager_start() noexcept {
-  return &detail::start_on_cuda<detail::PagerKernel, const detail::PagingPort*>;
+/// With so few registers that it finds room beside a kernel whose 32 warps have 56 each: the four parts of a
+/// multiprocessor have registers of their own, 16,384.
+constexpr int kWarpsBesideEachOther = 32;
+
+__global__ void __launch_bounds__(warp_lanes, kWarpsBesideEachOther)
+    run_pager(const detail::PagingPort* port) {
+  detail::PagerKernel{}(port);
 }
 
-detail::CudaStart load_pager() noexcept {
-  return detail::load_on_cuda<detail::PagerKernel, const detail::PagingPort*>();
+}  // namespace
+
+detail::CudaKernel::Start pager_start() noexcept {
+  return [](const void* call, const Grid& grid, void* stream) -> detail::CudaStart {
+    const auto& self =
+        *static_cast<const detail::KernelCall<detail::PagerKernel, const detail::PagingPort*>*>(call);
+    run_pager<<<grid.blocks.x, grid.threads.x, 0, static_cast<cudaStream_t>(stream)>>>(
+        std::get<0>(self.arguments));
+    return {static_cast<int>(cudaGetLastError()), "cudaLaunchKernel"};
+  };
 }
 
 }  // namespace aprime::cuda

@@ -8,7 +8,5 @@ namespace aprime::cuda {
 
 /// As CUDA starts it.
 detail::CudaKernel::Start pager_start() noexcept;
-/// To be called before the first kernel that the pager is to run beside: see detail::load_on_cuda.
-detail::CudaStart load_pager() noexcept;
 
 }  // namespace aprime::cuda

@@ -46,7 +46,8 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
   KERNEL(SumByIterator, DemandReadWrite)                                  \
   KERNEL(VisitLeased, ReadWrite, ReadWrite)                               \
   KERNEL(VisitOnDemand, DemandReadWrite, ReadWrite)                       \
-  KERNEL(WaitForHost, DemandReadWrite, unsigned, unsigned)
+  KERNEL(WaitForHost, DemandReadWrite, unsigned, unsigned)                \
+  KERNEL(WatchNumbers, DemandRead, std::size_t, std::uint64_t, ReadWrite)
 
 #define APRIME_CONTRACT_TASKS(TASK) \
   TASK(DoubleBytes, ReadWrite)      \

@@ -63,6 +63,26 @@ struct WaitForHost {
   }
 };
 
+/// More than a device thread loads at once. Of one write all words agree.
+struct alignas(32) Numbered {
+  std::uint64_t words[4];
+};
+
+/// Loads the first element of each granule in turn, until that of the first one is `last`; then stores how
+/// often it saw half of a write.
+struct WatchNumbers {
+  APRIME_DEVICE void operator()(device_span<const Numbered> all, std::size_t per_granule, std::uint64_t last,
+                                LeasedSpan<unsigned> torn) const {
+    unsigned count = 0;
+    for (std::size_t at = 0;; at = at + per_granule < all.size() ? at + per_granule : 0) {
+      const Numbered seen = all.load(at);
+      for (const std::uint64_t word : seen.words) count += word != seen.words[0] ? 1 : 0;
+      if (at == 0 && seen.words[0] == last) break;
+    }
+    torn[0] = count;
+  }
+};
+
 /// Of every 512th element, into the last.
 struct SumByIterator {
   APRIME_DEVICE void operator()(device_span<unsigned> words) const {

@@ -223,5 +223,27 @@ TEST_P(Demand, iterators_walk_the_elements) {
   EXPECT_EQ(m.host<const unsigned>()[2 * kWords - 1], 3 * 2 * kWords / 512);
 }
 
+using SoftwarePagedDemand = Contract;
+APRIME_LEASING_SUITE(SoftwarePagedDemand);
+
+/// Loads take no pin, and granules come and go all the time: device memory has not room for all.
+TEST_P(SoftwarePagedDemand, a_load_sees_no_half_of_a_write) {
+  World world(GetParam(), {.device_memory = ByteCount{16 * kGranule}});
+  constexpr std::size_t kGranules = 40;
+  constexpr std::size_t kPerGranule = kGranule / sizeof(Numbered);
+  constexpr std::uint64_t kLast = 2000;
+  const Mapping m = world.map_new(Bytes(kGranules * kGranule));
+  const Mapping torn = world.map_new(Bytes(kGranule));
+  const Completion watched = world.runtime().launch({{1}, {1}}, WatchNumbers{}, demand_read(m), kPerGranule,
+                                                    kLast, aprime::read_write(torn));
+  for (std::uint64_t number = 1; number <= kLast; ++number) {
+    const Numbered value{{number, number, number, number}};
+    const std::size_t granule = number == kLast ? 0 : number % kGranules;
+    m.write(ByteOffset{granule * kGranule}, std::as_bytes(std::span(&value, 1)));
+  }
+  watched.wait();
+  EXPECT_EQ(torn.host<const unsigned>()[0], 0U);
+}
+
 }  // namespace
 }  // namespace aprime::contract

@@ -260,6 +260,18 @@ TEST_F(CudaDevice, page_tables_of_files_that_are_gone_are_used_again) {
   EXPECT_EQ(fake_cuda::calls("cudaMalloc"), made);
 }
 
+/// Threads that wait for a fault then execute what the host asks for, evictions too.
+TEST_F(CudaDevice, faults_are_served_where_the_pager_has_no_room) {
+  fake_cuda::set_machine({.has_room_for_pager = false});
+  World world(kDeviceMemory, {.device_memory = ByteCount{16 * kGranule}});
+  const std::size_t words = 40 * kGranule / sizeof(unsigned);
+  const Mapping m = world.map_new(Bytes(40 * kGranule));
+  for (int round = 0; round < 2; ++round)
+    world.runtime().launch({{2}, {64}}, IncrementElements{}, demand_read_write(m)).wait();
+  const std::span<const unsigned> seen = m.host<const unsigned>();
+  for (std::size_t i = 0; i < words; ++i) ASSERT_EQ(seen[i], 2U) << i;
+}
+
 struct QueueAndThrow {
   void operator()(LeasedSpan<Byte>) const {}
 };

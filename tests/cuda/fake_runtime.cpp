@@ -154,6 +154,11 @@ SharedEvent& event_of(cudaEvent_t event) { return *reinterpret_cast<SharedEvent*
 
 }  // namespace
 
+Machine machine() {
+  const std::lock_guard lock(state().mutex_);
+  return state().machine_;
+}
+
 void set_machine(const Machine& machine) {
   const std::lock_guard lock(state().mutex_);
   state().machine_ = machine;

@@ -24,8 +24,11 @@ struct Machine {
   int driver = CUDART_VERSION;
   std::size_t memory = std::size_t{1} << 30;
   bool concurrent_managed_access = true;
+  /// Another kernel fills the GPU until it ends.
+  bool has_room_for_pager = true;
 };
 void set_machine(const Machine& machine);
+Machine machine();
 
 /// Lets the `nth` call of that name from now on fail (0 = the next).
 void fail_call(const std::string& name, unsigned nth, cudaError_t error);

@@ -1,5 +1,9 @@
+#include <atomic>
+#include <chrono>
 #include <string>
+#include <thread>
 
+#include "aprime/detail/pager.hpp"
 #include "host/device/executor.hpp"
 #include "kernels/cuda/pager.hpp"
 #include "kernels/cuda/start.hpp"
@@ -16,6 +20,14 @@ bool run(const detail::KernelBody& body, const Grid& grid) {
   thread_local device::Executor processors(2);
   const device::LaunchResult result = processors.run(body, grid);
   return result.completed() || result.outcome == device::LaunchOutcome::fault;
+}
+
+/// What the pager does where the kernel that it is for leaves no room for it.
+void wait_for_end_of_session(const detail::KernelBody& pager) {
+  using Call = detail::KernelCall<detail::PagerKernel, const detail::PagingPort*>;
+  const detail::PagingPort& port = *std::get<0>(static_cast<const Call*>(pager.cuda.call)->arguments);
+  const std::atomic_ref<std::uint64_t> leave(*port.pager_leave);
+  while (leave.load() == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
 
 /// Kernels and closures of the Streaming tests wait for variables of the CPU. Those tests are left out on a
@@ -41,17 +53,17 @@ void start_kernel(const detail::KernelBody& body, const Grid& grid, cudaStream_t
     if (fake_cuda::priority_of(stream) != fake_cuda::kGreatestPriority)
       throw Error(Errc::device_failed, "a grid that fills the GPU could keep the pager out");
     // Its closure lives until the stream is synchronised.
-    fake_cuda::queue(stream, [body] { return run(body, Grid{{1}, {4}}); });
+    fake_cuda::queue(stream, [body] {
+      if (!fake_cuda::machine().has_room_for_pager) wait_for_end_of_session(body);
+      // The last block has room when the first one has left.
+      return run(body, Grid{{3}, {4}});
+    });
   } else {
     fake_cuda::queue(stream, [body, grid] { return run(body, grid); });
   }
 }
 
 detail::CudaKernel::Start pager_start() noexcept { return nullptr; }
-detail::CudaStart load_pager() noexcept {
-  fake_cuda::load("pager");
-  return {};
-}
 
 void start_task(detail::LaunchClosure& task, const std::string& name, cudaStream_t stream) {
   const detail::CudaTask cuda = task.task();

@@ -1,78 +1,37 @@
 #pragma once
 
+#include <cstring>
+
 #include "aprime/detail/device_atomics.hpp"
 #include "aprime/detail/paging.hpp"
+#include "aprime/detail/warp_lanes.hpp"
 #include "aprime/grid.hpp"
 #include "aprime/kernel.hpp"
 
-// Faults from inside a running kernel: what device threads do. A thread that misses asks the host, and while
-// it waits it executes what the host asks of any device thread, so that faults are served whatever else runs
-// on the device; a small kernel of our own (PagerKernel) does the same beside it, so that the host can take
-// rights away while nobody waits. One warp works on one command; several copy at the same time.
+// What the host asks of device threads while a kernel takes faults, and who does it: the warps of a small
+// kernel of our own (PagerKernel), which runs beside the other one. Where that has no room, the threads that
+// wait for a fault do it: so faults are served whatever else runs on the device.
 //
-// Functions that take a WarpLanes are called by all of its lanes together.
+// Of the pager's warps the first looks for commands of the host; it executes the small ones, and puts copies
+// on a list, in pieces, for the others: the host's memory answers after a microsecond or more, so that only
+// many warps together are as fast as the bus. Only one looks, because loads return to a multiprocessor in
+// their order: one that waits for the host's memory holds up those of the program's kernel beside it (with 48
+// that looked, kernels that faulted nowhere took four times as long on an H200).
+//
+// Functions that take WarpLanes are called by all of its lanes together.
 
 namespace aprime::detail {
 
-#ifndef __CUDACC__
-// Defined by the emulated devices.
-
-/// Ends the calling kernel thread, and with it the kernel.
-[[noreturn]] void end_kernel_thread() noexcept;
-/// The same, for an access beyond what the launch was given.
-[[noreturn]] void end_outside_span(std::uint32_t region, std::uint64_t offset, bool write) noexcept;
-#else
-/// Leaves a kernel that is to end. Barriers count threads that ended as arrived.
-[[noreturn]] APRIME_DEVICE inline void end_kernel_thread() noexcept {
-  asm volatile("exit;");
-  __builtin_unreachable();
-}
-#endif
-
-/// Lanes of a warp that do something together, and the caller's place among them.
-struct WarpLanes {
-  unsigned mask;
-  unsigned own;
-
-  APRIME_DEVICE unsigned leader() const noexcept {
-    return static_cast<unsigned>(__ffs(static_cast<int>(mask))) - 1;
-  }
-  APRIME_DEVICE bool leads() const noexcept { return own == leader(); }
-  APRIME_DEVICE unsigned count() const noexcept { return static_cast<unsigned>(__popc(mask)); }
-  /// 0 for the leader.
-  APRIME_DEVICE unsigned rank() const noexcept {
-    return static_cast<unsigned>(__popc(mask & ((1U << own) - 1)));
-  }
-  /// The leader's value, for all.
-  template <class T>
-  APRIME_DEVICE T broadcast(T value) const noexcept {
-    return __shfl_sync(mask, value, static_cast<int>(leader()));
-  }
-  /// Orders what each lane did before with what the others do after.
-  APRIME_DEVICE void sync() const noexcept { __syncwarp(mask); }
-};
-
-APRIME_DEVICE inline unsigned lane_number() noexcept {
-  // Qualified, because this namespace has the emulated device's variables of these names.
-  const unsigned row = ::threadIdx.z * ::blockDim.y + ::threadIdx.y;
-  return (row * ::blockDim.x + ::threadIdx.x) % warp_lanes;
-}
-
-/// The caller and those of its warp that are here for the same page-table entry.
-APRIME_DEVICE inline WarpLanes lanes_at(const std::uint64_t* entry) noexcept {
-  const auto key = static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(entry));
-  return {__match_any_sync(__activemask(), key), lane_number()};
-}
-
-APRIME_DEVICE inline bool is_usable(std::uint64_t entry, bool write) noexcept {
-  return (entry & (write ? PageEntry::kWrite : PageEntry::kRead)) != 0 && (entry & PageEntry::kRevoking) == 0;
-}
-
 /// Tells the host that a command was executed. By one thread.
-APRIME_DEVICE inline void finish_command(const PagingPort& port, std::uint64_t slot) noexcept {
-  PagingCommand& command = port.commands[slot];
-  const std::uint64_t number = SharedWord<std::uint64_t>(command.ready).load(order::relaxed);
-  SharedWord<std::uint64_t>(command.done).store(number, order::release);
+APRIME_DEVICE inline void finish_command(const PagingPort& port, std::uint64_t number) noexcept {
+  PagingCommand& slot = port.commands[(number - 1) % kPagingCommands];
+  SharedWord<std::uint64_t>(slot.done).store(number, order::release);
+}
+
+/// The same for the revocation that is parked at a frame.
+APRIME_DEVICE inline void finish_parked(const PagingPort& port, std::uint64_t frame) noexcept {
+  const std::uint32_t slot = DeviceWord<std::uint32_t>(port.parked[frame]).load(order::relaxed);
+  finish_command(port, SharedWord<std::uint64_t>(port.commands[slot].ready).load(order::relaxed));
 }
 
 /// Completes a revocation if nobody has a pin any more. By one thread; several may try.
@@ -80,237 +39,335 @@ APRIME_DEVICE inline void complete_revocation(const PagingPort& port, std::uint6
   DeviceWord<std::uint64_t> word(*entry);
   std::uint64_t seen = word.load(order::relaxed);
   while ((seen & PageEntry::kRevoking) != 0 && (seen & PageEntry::kPins) == 0) {
-    const std::uint64_t left = (seen & PageEntry::kRevokingAll) != 0
-                                   ? seen & PageEntry::kPending
-                                   : seen & ~(PageEntry::kWrite | PageEntry::kRevoking);
+    const std::uint64_t left =
+        (seen & PageEntry::kRevokingAll) != 0
+            ? (seen & PageEntry::kPending) | ((seen + PageEntry::kGeneration) & PageEntry::kGenerations)
+            : seen & ~(PageEntry::kWrite | PageEntry::kRevoking);
     // The frame stays the granule's until the host has heard of it, and so does its place in `parked`.
     const std::uint64_t frame = seen >> PageEntry::kFrameShift;
     if (!word.compare_exchange_weak(seen, left, order::acq_rel, order::relaxed)) continue;
-    return finish_command(port, DeviceWord<std::uint32_t>(port.parked[frame]).load(order::relaxed));
+    return finish_parked(port, frame);
   }
 }
 
-/// Removes the pins of `count` threads. By one thread, after all that they did.
-APRIME_DEVICE inline void unpin(const PagingPort& port, std::uint64_t* entry, std::uint64_t count) noexcept {
-  const std::uint64_t before = DeviceWord<std::uint64_t>(*entry).fetch_sub(count, order::acq_rel);
-  if ((before & PageEntry::kRevoking) != 0 && (before & PageEntry::kPins) == count)
-    complete_revocation(port, entry);
-}
+/// What a lane copies at once.
+struct alignas(kCopyWordBytes) CopyWord {
+  std::uint64_t low;
+  std::uint64_t high;
+};
+static_assert(sizeof(CopyWord) == kCopyWordBytes);
 
-/// Sixteen bytes a lane and step. Both addresses are multiples of 16.
-APRIME_DEVICE inline void copy_bytes(std::byte* to, const std::byte* from, std::uint64_t bytes,
-                                     WarpLanes lanes) noexcept {
-  struct alignas(16) Word {
-    std::uint64_t low;
-    std::uint64_t high;
-  };
-  auto* const target = reinterpret_cast<Word*>(to);
-  const auto* const source = reinterpret_cast<const Word*>(from);
-  for (std::uint64_t i = lanes.rank(); i < bytes / sizeof(Word); i += lanes.count())
-    target[i] = source == nullptr ? Word{0, 0} : source[i];
+/// `depth` words a lane and step; zeros if `from` is null.
+template <unsigned depth>
+APRIME_DEVICE void copy_bytes(std::byte* to, const std::byte* from, std::uint64_t bytes,
+                              WarpLanes lanes) noexcept {
+  auto* const target = reinterpret_cast<CopyWord*>(to);
+  const auto* const source = reinterpret_cast<const CopyWord*>(from);
+  const std::uint64_t words = bytes / sizeof(CopyWord);
+  const std::uint64_t step = lanes.count();
+  for (std::uint64_t i = lanes.rank(); i < words; i += depth * step) {
+    CopyWord held[depth];
+    for (unsigned d = 0; d < depth; ++d) {
+      held[d] = {0, 0};
+      if (source != nullptr && i + d * step < words) held[d] = source[i + d * step];
+    }
+    for (unsigned d = 0; d < depth; ++d)
+      if (i + d * step < words) target[i + d * step] = held[d];
+  }
 }
 
 /// By one thread.
-APRIME_DEVICE inline void set_entry(const PagingPort& port, const PagingCommand& command) noexcept {
-  DeviceWord<std::uint64_t> word(*command.entry);
+APRIME_DEVICE inline void set_entry(const PagingPort& port, std::uint64_t* entry,
+                                    std::uint64_t value) noexcept {
+  DeviceWord<std::uint64_t> word(*entry);
   const std::uint64_t answered =
-      (command.value & PageEntry::kWrite) != 0 ? PageEntry::kPending : PageEntry::kPendingRead;
-  std::uint64_t seen = word.load(order::relaxed);
+      (value & PageEntry::kWrite) != 0 ? PageEntry::kPending : PageEntry::kPendingRead;
   // Pins: of threads that look, find no right, and remove them again.
-  while (!word.compare_exchange_weak(
-      seen, command.value | (seen & (PageEntry::kPins | (PageEntry::kPending & ~answered))), order::acq_rel,
-      order::relaxed)) {
+  const std::uint64_t kept = PageEntry::kPins | PageEntry::kGenerations | (PageEntry::kPending & ~answered);
+  std::uint64_t seen = word.load(order::relaxed);
+  while (!word.compare_exchange_weak(seen, value | (seen & kept), order::acq_rel, order::relaxed)) {
   }
   // A revocation that the host has given up on.
-  if ((seen & PageEntry::kRevoking) != 0) finish_command(port, port.parked[seen >> PageEntry::kFrameShift]);
+  if ((seen & PageEntry::kRevoking) != 0) finish_parked(port, seen >> PageEntry::kFrameShift);
 }
 
 /// Begins to take a right. By one thread. The command is finished by whoever removes the last pin.
 APRIME_DEVICE inline void begin_revocation(const PagingPort& port, const PagingCommand& command,
-                                           std::uint64_t slot) noexcept {
+                                           std::uint64_t number) noexcept {
   DeviceWord<std::uint32_t>(port.parked[command.frame])
-      .store(static_cast<std::uint32_t>(slot), order::relaxed);
+      .store(static_cast<std::uint32_t>((number - 1) % kPagingCommands), order::relaxed);
   const std::uint64_t how =
       PageEntry::kRevoking | (command.op == PagingOp::revoke ? PageEntry::kRevokingAll : 0);
   DeviceWord<std::uint64_t>(*command.entry).fetch_or(how, order::acq_rel);
   complete_revocation(port, command.entry);
 }
 
-/// One entry after the other, by all lanes.
-APRIME_DEVICE inline void change_table(const PagingPort& port, const PagingCommand& command,
+APRIME_DEVICE inline bool is_about_a_table(PagingOp op) noexcept {
+  return op == PagingOp::close || op == PagingOp::sweep;
+}
+
+/// Executes such a command, one entry after the other, by all lanes.
+APRIME_DEVICE inline void change_table(const PagingPort& port, std::uint64_t number,
                                        WarpLanes lanes) noexcept {
-  const bool closes = command.op == PagingOp::close;
+  const PagingCommand& command = port.commands[(number - 1) % kPagingCommands];
+  const bool sweeps = command.op == PagingOp::sweep;
   const std::uint64_t kept =
-      closes ? ~(PageEntry::kRead | PageEntry::kWrite | PageEntry::kPending) : ~PageEntry::kPins;
+      sweeps ? ~PageEntry::kPins : ~(PageEntry::kRead | PageEntry::kWrite | PageEntry::kPending);
   for (std::uint64_t i = lanes.rank(); i < command.value; i += lanes.count()) {
     DeviceWord<std::uint64_t>(command.entry[i]).fetch_and(kept, order::acq_rel);
-    if (!closes) complete_revocation(port, &command.entry[i]);
+    if (sweeps) complete_revocation(port, &command.entry[i]);
   }
+  lanes.sync();
+  if (lanes.leads()) finish_command(port, number);
 }
 
-APRIME_DEVICE inline void execute_command(const PagingPort& port, std::uint64_t slot,
-                                          WarpLanes lanes) noexcept {
-  const PagingCommand& command = port.commands[slot];
+/// 0 for what is no copy.
+APRIME_DEVICE inline unsigned pieces_of(const PagingCommand& command) noexcept {
+  return command.op <= PagingOp::fill ? static_cast<unsigned>((command.bytes + kPieceBytes - 1) / kPieceBytes)
+                                      : 0;
+}
+
+/// Copies a piece that is on the list.
+template <unsigned depth>
+APRIME_DEVICE void copy_piece(const PagingPort& port, std::uint64_t number, WarpLanes lanes) noexcept {
+  const CopyPiece piece = port.pieces[number % kPagingPieces];
+  copy_bytes<depth>(piece.to, piece.from, piece.bytes, lanes);
+  lanes.sync();
+  if (!lanes.leads()) return;
+  CopyJob& job = *piece.job;
+  // What went to the host's memory is to be there when the host hears of it from whoever is the last.
+  const std::uint32_t left = piece.goes_home != 0
+                                 ? SharedWord<std::uint32_t>(job.left).fetch_sub(1, order::acq_rel)
+                                 : DeviceWord<std::uint32_t>(job.left).fetch_sub(1, order::acq_rel);
+  if (left != 1) return;
+  if (job.entry != nullptr) set_entry(port, job.entry, job.value);
+  finish_command(port, job.command);
+}
+
+/// Executes a whole copy.
+template <unsigned depth>
+APRIME_DEVICE void execute_copy(const PagingPort& port, const PagingCommand& command, std::uint64_t number,
+                                WarpLanes lanes) noexcept {
   std::byte* const frame = port.frames + command.frame_at;
   std::byte* const staging = port.staging + command.staging_at;
-  switch (command.op) {
-    case PagingOp::copy_in: copy_bytes(frame, staging, command.bytes, lanes); break;
-    case PagingOp::copy_out: copy_bytes(staging, frame, command.bytes, lanes); break;
-    case PagingOp::zero: copy_bytes(frame, nullptr, command.bytes, lanes); break;
-    case PagingOp::set:
-      if (lanes.leads()) set_entry(port, command);
-      break;
-    case PagingOp::protect:
-    case PagingOp::revoke:
-      lanes.sync();  // finished at any moment from now on, and then the slot is the host's
-      if (lanes.leads()) begin_revocation(port, command, slot);
-      return;
-    case PagingOp::answer:
-      if (lanes.leads())
-        DeviceWord<std::uint64_t>(*command.entry).fetch_and(~PageEntry::kPending, order::acq_rel);
-      break;
-    case PagingOp::close:
-    case PagingOp::sweep: change_table(port, command, lanes); break;
-  }
+  if (command.op == PagingOp::copy_out)
+    copy_bytes<depth>(staging, frame, command.bytes, lanes);
+  else
+    copy_bytes<depth>(frame, command.op == PagingOp::zero ? nullptr : staging, command.bytes, lanes);
+  // From here on the slot may be the host's again.
+  const bool fills = command.op == PagingOp::fill;
+  std::uint64_t* const entry = command.entry;
+  const std::uint64_t value = command.value;
   lanes.sync();
-  if (lanes.leads()) finish_command(port, slot);
+  if (!lanes.leads()) return;
+  if (fills) set_entry(port, entry, value);
+  finish_command(port, number);
 }
 
-/// Executes the host's next command, if there is one that nobody has taken. False if there was none.
-APRIME_DEVICE inline bool serve_command(const PagingPort& port, WarpLanes lanes) noexcept {
-  std::uint64_t taken = 0;
+/// Puts a copy on the list, from place `at` on. By one thread.
+APRIME_DEVICE inline void list_pieces(const PagingPort& port, const PagingCommand& command,
+                                      std::uint64_t number, std::uint64_t at) noexcept {
+  std::byte* const frame = port.frames + command.frame_at;
+  std::byte* const staging = port.staging + command.staging_at;
+  const bool goes_home = command.op == PagingOp::copy_out;
+  const unsigned pieces = pieces_of(command);
+  CopyJob& job = port.jobs[(number - 1) % kPagingCommands];
+  job.entry = command.op == PagingOp::fill ? command.entry : nullptr;
+  job.value = command.value;
+  job.command = number;
+  job.left = pieces;
+  for (unsigned i = 0; i < pieces; ++i) {
+    const std::uint64_t first = i * kPieceBytes;
+    CopyPiece& piece = port.pieces[(at + i) % kPagingPieces];
+    piece.to = (goes_home ? staging : frame) + first;
+    piece.from = goes_home ? frame + first : command.op == PagingOp::zero ? nullptr : staging + first;
+    piece.job = &job;
+    piece.bytes =
+        static_cast<std::uint32_t>(command.bytes - first < kPieceBytes ? command.bytes - first : kPieceBytes);
+    piece.goes_home = goes_home ? 1 : 0;
+  }
+}
+
+/// Executes what is neither a copy nor about a whole table. By one thread.
+APRIME_DEVICE inline void execute_at_once(const PagingPort& port, const PagingCommand& command,
+                                          std::uint64_t number) noexcept {
+  if (command.op == PagingOp::set) {
+    set_entry(port, command.entry, command.value);
+    finish_command(port, number);
+  } else if (command.op == PagingOp::protect || command.op == PagingOp::revoke) {
+    begin_revocation(port, command, number);
+  }
+}
+
+/// Becomes the only warp that looks for commands, unless there is one; the number of the next command, or 0.
+/// By one thread.
+APRIME_DEVICE inline std::uint64_t begin_polling(const PagingPort& port) noexcept {
+  DeviceWord<std::uint64_t> next(*port.next_command);
+  if ((next.load(order::relaxed) & kPollingCommands) != 0) return 0;
+  const std::uint64_t before = next.fetch_or(kPollingCommands, order::look);
+  return (before & kPollingCommands) != 0 ? 0 : before + 1;
+}
+
+/// Of the commands from number `first` on so many were taken, and `pieces` listed. By the same thread.
+APRIME_DEVICE inline void end_polling(const PagingPort& port, std::uint64_t first, unsigned commands,
+                                      std::uint64_t pieces) noexcept {
+  DeviceWord<std::uint64_t> listed(*port.pieces_listed);
+  if (pieces != 0) listed.store(listed.load(order::relaxed) + pieces, order::release);
+  DeviceWord<std::uint64_t>(*port.next_command)
+      .store(first - 1 + commands, commands != 0 ? order::release : order::relaxed);
+}
+
+APRIME_DEVICE inline bool is_there(const PagingPort& port, std::uint64_t number) noexcept {
+  return SharedWord<std::uint64_t>(port.commands[(number - 1) % kPagingCommands].ready).load(order::look) ==
+         number;
+}
+
+/// Takes commands that nobody has taken, up to one a lane: puts copies on the list, and executes the others.
+APRIME_DEVICE inline bool take_commands(const PagingPort& port, WarpLanes lanes) noexcept {
+  constexpr unsigned kLooks = 16;
+  const std::uint64_t first = lanes.broadcast(lanes.leads() ? begin_polling(port) : 0);
+  if (first == 0) return false;
+
+  const std::uint64_t number = first + lanes.rank();
+  const bool found = lanes.rank() < kLooks && is_there(port, number);
+  const unsigned missing = lanes.mask & ~__ballot_sync(lanes.mask, found ? 1 : 0);
+  // Those that are there without a gap.
+  const unsigned taken = missing == 0 ? lanes.mask : lanes.mask & ((missing & (~missing + 1)) - 1);
+  const bool has_one = (taken >> lanes.own & 1) != 0;
+  if (taken != 0) acquire_seen_of_host();
+  PagingCommand command;
+  if (has_one) command = port.commands[(number - 1) % kPagingCommands];
+
+  const unsigned pieces = has_one ? pieces_of(command) : 0;
+  std::uint64_t before = 0;
+  std::uint64_t all = 0;
+  for (unsigned rest = taken; rest != 0; rest &= rest - 1) {
+    const unsigned lane = static_cast<unsigned>(__ffs(static_cast<int>(rest))) - 1;
+    const unsigned of_lane = __shfl_sync(lanes.mask, pieces, static_cast<int>(lane));
+    if (lane < lanes.own) before += of_lane;
+    all += of_lane;
+  }
+  if (pieces != 0) {
+    const std::uint64_t listed = DeviceWord<std::uint64_t>(*port.pieces_listed).load(order::relaxed);
+    list_pieces(port, command, number, listed + before);
+  }
+  lanes.sync();
+  if (lanes.leads()) end_polling(port, first, static_cast<unsigned>(__popc(taken)), all);
+  if (has_one) execute_at_once(port, command, number);
+
+  const bool is_table = has_one && is_about_a_table(command.op);
+  for (unsigned rest = __ballot_sync(lanes.mask, is_table ? 1 : 0); rest != 0; rest &= rest - 1) {
+    const int lane = __ffs(static_cast<int>(rest)) - 1;
+    change_table(port, __shfl_sync(lanes.mask, number, lane), lanes);
+  }
+  return taken != 0;
+}
+
+/// Takes a command that nobody has taken, and executes it.
+template <unsigned depth>
+APRIME_DEVICE bool execute_command(const PagingPort& port, WarpLanes lanes) noexcept {
+  std::uint64_t number = 0;
   if (lanes.leads()) {
-    DeviceWord<std::uint64_t> polling(*port.polling);
-    // One at a time: thousands of warps that wait would keep the bus busy with looking.
-    if (polling.load(order::relaxed) == 0 && polling.exchange(1, order::acquire) == 0) {
-      DeviceWord<std::uint64_t> next(*port.next_command);
-      const std::uint64_t number = next.load(order::relaxed) + 1;
-      PagingCommand& command = port.commands[(number - 1) % kPagingCommands];
-      if (SharedWord<std::uint64_t>(command.ready).load(order::acquire) == number) {
-        next.store(number, order::relaxed);
-        taken = number;
-      }
-      polling.store(0, order::release);
+    number = begin_polling(port);
+    if (number != 0) {
+      const bool found = is_there(port, number);
+      if (found) acquire_seen_of_host();
+      end_polling(port, number, found ? 1 : 0, 0);
+      if (!found) number = 0;
     }
   }
-  taken = lanes.broadcast(taken);
-  if (taken == 0) return false;
+  number = lanes.broadcast(number);
+  if (number == 0) return false;
   lanes.sync();
-  execute_command(port, (taken - 1) % kPagingCommands, lanes);
+  const PagingCommand& command = port.commands[(number - 1) % kPagingCommands];
+  if (pieces_of(command) != 0) {
+    execute_copy<depth>(port, command, number, lanes);
+  } else if (is_about_a_table(command.op)) {
+    change_table(port, number, lanes);
+  } else if (lanes.leads()) {
+    execute_at_once(port, command, number);
+  }
   return true;
 }
 
-/// Asks the host for a right. By one thread.
-APRIME_DEVICE inline void post_fault(const PagedWindow& window, std::uint64_t granule, bool write) noexcept {
-  const PagingPort& port = *window.port;
-  DeviceWord<std::uint64_t> next(*port.next_fault);
-  // Whoever has a number must write its slot at once, for the host waits for it. So room is waited for first,
-  // and half of the ring is there for those who find the same room.
-  while (next.load(order::relaxed) - SharedWord<std::uint64_t>(*port.faults_taken).load(order::acquire) >=
-         kPagingFaults / 2)
-    __nanosleep(1000);
-  const std::uint64_t number = next.fetch_add(1, order::relaxed);
-  PagingFault& fault = port.faults[number % kPagingFaults];
-  fault.granule = granule;
-  fault.region = window.region;
-  fault.write = write ? 1 : 0;
-  fault.session = SharedWord<std::uint64_t>(*port.session).load(order::relaxed);
-  SharedWord<std::uint64_t>(fault.ready).store(number + 1, order::release);
-}
-
-/// Waits until the host has answered. Ends the thread if the kernel is to end.
-APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_t granule, bool write,
-                                         WarpLanes lanes) noexcept {
-  const PagingPort& port = *window.port;
-  DeviceWord<std::uint64_t> entry(window.entries[granule]);
-  const std::uint64_t pending = write ? PageEntry::kPendingWrite : PageEntry::kPendingRead;
-  if (lanes.leads() && (entry.fetch_or(pending, order::relaxed) & pending) == 0)
-    post_fault(window, granule, write);
-  // Thousands of warps may wait here. All that they look at again and again is device memory: loads from the
-  // host's would fill the bus, which is there for the bytes that they wait for.
-  constexpr unsigned kRoundsBetweenStops = 64;
-  for (unsigned round = 0;; ++round) {
-    enum : unsigned { waiting, answered, stopping } state = waiting;
-    if (lanes.leads()) {
-      const std::uint64_t seen = entry.load(order::relaxed);
-      if (round % kRoundsBetweenStops == 0 &&
-          SharedWord<std::uint64_t>(*port.stop).load(order::relaxed) != 0) {
-        state = stopping;
-      } else if (is_usable(seen, write) || (seen & pending) == 0) {
-        state = answered;
-      }
-    }
-    const unsigned outcome = lanes.broadcast(static_cast<unsigned>(state));
-    if (outcome == stopping) end_kernel_thread();
-    if (outcome == answered) return;
-#ifdef __CUDACC__
-    const bool served = serve_command(port, lanes);
-#else
-    // Alone, because a block that is stopped ends wherever its threads wait for one another, and a command
-    // that was begun has to be finished.
-    const bool served = lanes.leads() && serve_command(port, {1U << lanes.own, lanes.own});
-#endif
-    if (!served) __nanosleep(500);
-  }
-}
-
-/// Pins a granule for all lanes, and says where its bytes are.
-APRIME_DEVICE inline std::byte* pin(const PagedWindow& window, std::uint64_t granule, bool write,
-                                    WarpLanes lanes) noexcept {
-  std::uint64_t* const entry = &window.entries[granule];
-  for (;;) {
-    std::uint64_t seen = 0;
-    if (lanes.leads()) {
-      seen = DeviceWord<std::uint64_t>(*entry).load(order::relaxed);
-      if (is_usable(seen, write)) {
-        seen = DeviceWord<std::uint64_t>(*entry).fetch_add(lanes.count() * PageEntry::kPin, order::acquire);
-        if (!is_usable(seen, write)) {
-          unpin(*window.port, entry, lanes.count());
-          seen = 0;
-        }
-      } else {
-        seen = 0;
-      }
-    }
-    seen = lanes.broadcast(seen);
-    if (seen != 0) {
-      lanes.sync();
-      return window.frames + ((seen >> PageEntry::kFrameShift) << window.log2_frame);
-    }
-    wait_for_right(window, granule, write, lanes);
-  }
-}
-
-/// Ends the thread because of an access beyond what the launch was given.
-[[noreturn]] APRIME_DEVICE inline void fail_outside(const PagedWindow& window, std::uint64_t offset,
-                                                    bool write) noexcept {
-#ifndef __CUDACC__
-  if (window.port == nullptr) end_outside_span(window.region, offset, write);
-#endif
-  const PagingPort& port = *window.port;
-  const std::uint64_t session = SharedWord<std::uint64_t>(*port.session).load(order::relaxed);
-  DeviceWord<std::uint64_t> failed(*port.failed);
-  std::uint64_t last = failed.load(order::relaxed);
-  if (last != session && failed.compare_exchange_strong(last, session, order::relaxed, order::relaxed)) {
-    port.failure->offset = offset;
-    port.failure->region = window.region;
-    port.failure->write = write ? 1 : 0;
-    SharedWord<std::uint64_t>(port.failure->session).store(session, order::release);
-  }
-  end_kernel_thread();
-}
-
-/// Serves the host while another kernel runs. Blocks of one warp, or of fewer threads.
+/// Serves the host while another kernel runs. Blocks of one warp, or of fewer threads: such a block finds
+/// room beside most kernels. The first looks for commands, the others copy.
 struct PagerKernel {
+  static constexpr unsigned kDepth = 6;
+  static constexpr unsigned kPauseMin = 100;
+
   APRIME_DEVICE void operator()(const PagingPort* port) const noexcept {
     const WarpLanes lanes{~0U >> (warp_lanes - ::blockDim.x), lane_number()};
-    for (;;) {
-      if (serve_command(*port, lanes)) continue;
-      const auto leave =
-          lanes.leads() ? SharedWord<std::uint64_t>(*port->pager_leave).load(order::acquire) : 0;
-      if (lanes.broadcast(leave) != 0) return;
-      __nanosleep(1000);
+    const bool looks = ::blockIdx.x == 0;
+    DeviceWord<std::uint64_t> here(looks ? *port->pagers : *port->copiers);
+    if (lanes.leads()) here.fetch_add(1, order::relaxed);
+    if (looks)
+      look(*port, lanes);
+    else
+      copy(*port, lanes);
+    if (!lanes.leads()) return;
+    if (looks) {
+      // Threads of a kernel that was stopped are not missed.
+      DeviceWord<std::uint64_t>(*port->waiting).store(0, order::relaxed);
+      here.fetch_sub(1, order::relaxed);
+    } else if (here.fetch_sub(1, order::acq_rel) == 1) {
+      // Nobody waits for those pieces any more that copiers have said they would copy.
+      const std::uint64_t listed = DeviceWord<std::uint64_t>(*port->pieces_listed).load(order::relaxed);
+      DeviceWord<std::uint64_t>(*port->pieces_promised).store(listed, order::relaxed);
     }
+  }
+
+ private:
+  APRIME_DEVICE static void look(const PagingPort& port, WarpLanes lanes) noexcept {
+    // While nobody waits, it leaves the bus and its multiprocessor to others.
+    constexpr unsigned kPauseMax = 6400;
+    unsigned pause = kPauseMin;
+    for (;;) {
+      std::uint64_t waiting = 0;
+      std::uint64_t copiers = 0;
+      if (lanes.leads()) {
+        waiting = DeviceWord<std::uint64_t>(*port.waiting).load(order::relaxed);
+        copiers = DeviceWord<std::uint64_t>(*port.copiers).load(order::relaxed);
+      }
+      copiers = lanes.broadcast(copiers);
+      if (copiers != 0 ? take_commands(port, lanes) : execute_command<kDepth>(port, lanes)) {
+        pause = kPauseMin;
+        continue;
+      }
+      if (is_to_leave(port, lanes)) return;
+      __nanosleep(pause);
+      if (lanes.broadcast(waiting) != 0)
+        pause = kPauseMin;
+      else if (pause < kPauseMax)
+        pause *= 2;
+    }
+  }
+
+  /// Says which piece it will copy before there is one: so nobody contends for it when it comes.
+  APRIME_DEVICE static void copy(const PagingPort& port, WarpLanes lanes) noexcept {
+    constexpr unsigned kPauseMax = 400;
+    constexpr unsigned kRoundsBetweenLeaves = 64;
+    for (;;) {
+      const std::uint64_t piece = lanes.broadcast(
+          lanes.leads() ? DeviceWord<std::uint64_t>(*port.pieces_promised).fetch_add(1, order::relaxed) : 0);
+      unsigned pause = kPauseMin;
+      for (unsigned round = 1;; ++round) {
+        const std::uint64_t listed =
+            lanes.leads() ? DeviceWord<std::uint64_t>(*port.pieces_listed).load(order::look) : 0;
+        if (lanes.broadcast(listed) > piece) break;
+        if (round % kRoundsBetweenLeaves == 0 && is_to_leave(port, lanes)) return;
+        __nanosleep(pause);
+        if (pause < kPauseMax) pause *= 2;
+      }
+      if (lanes.leads()) acquire_seen();
+      lanes.sync();
+      copy_piece<kDepth>(port, piece, lanes);
+    }
+  }
+
+  APRIME_DEVICE static bool is_to_leave(const PagingPort& port, WarpLanes lanes) noexcept {
+    return lanes.broadcast(lanes.leads() ? SharedWord<std::uint64_t>(*port.pager_leave).load(order::look)
+                                         : 0) != 0;
   }
 };
 

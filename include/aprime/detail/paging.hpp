@@ -17,51 +17,56 @@ namespace aprime::detail {
 
 /// The entry of one granule in the page table.
 ///
-///     63      32 31 30 29  28 27 26 25 24 23     0
-///     [ frame  ] [  ] [all][rev][pw][pr][ W][ R] [ pins ]
+///     63      36 35        28  27   26  25  24  23  22 21     0
+///     [ frame  ] [generation] [all][rev][pw][pr][ W][ R] [ pins ]
 ///
 /// - R, W: device threads may load, store. W implies R
 /// - pr, pw: somebody has asked the host for the right; others wait without asking again
 /// - rev: the right is being taken. No new pin counts; whoever removes the last pin completes it, so that the
 ///   one who takes it never has to wait. all: nothing stays; else R stays
-/// - pins: device threads that rely on the entry as it is. More than a GPU has threads fit
-///
-/// A generation is not needed: a pin is taken by the same atomic operation that looks at the rights.
+/// - pins: device threads that rely on the entry as it is. Ten times as many as a GPU has fit
+/// - generation: of the copy; grows by one when it is taken. For those who load without a pin
 struct PageEntry {
   static constexpr std::uint64_t kPin = 1;
-  static constexpr std::uint64_t kPins = (std::uint64_t{1} << 24) - 1;
-  static constexpr std::uint64_t kRead = std::uint64_t{1} << 24;
-  static constexpr std::uint64_t kWrite = std::uint64_t{1} << 25;
-  static constexpr std::uint64_t kPendingRead = std::uint64_t{1} << 26;
-  static constexpr std::uint64_t kPendingWrite = std::uint64_t{1} << 27;
-  static constexpr std::uint64_t kRevoking = std::uint64_t{1} << 28;
-  static constexpr std::uint64_t kRevokingAll = std::uint64_t{1} << 29;
+  static constexpr std::uint64_t kPins = (std::uint64_t{1} << 22) - 1;
+  static constexpr std::uint64_t kRead = std::uint64_t{1} << 22;
+  static constexpr std::uint64_t kWrite = std::uint64_t{1} << 23;
+  static constexpr std::uint64_t kReadWrite = kRead | kWrite;
+  static constexpr std::uint64_t kPendingRead = std::uint64_t{1} << 24;
+  static constexpr std::uint64_t kPendingWrite = std::uint64_t{1} << 25;
+  static constexpr std::uint64_t kRevoking = std::uint64_t{1} << 26;
+  static constexpr std::uint64_t kRevokingAll = std::uint64_t{1} << 27;
   static constexpr std::uint64_t kPending = kPendingRead | kPendingWrite;
-  static constexpr unsigned kFrameShift = 32;
+  static constexpr std::uint64_t kGeneration = std::uint64_t{1} << 28;
+  static constexpr std::uint64_t kGenerations = std::uint64_t{0xFF} << 28;
+  static constexpr unsigned kFrameShift = 36;
+  static constexpr std::uint64_t kFramesMax = std::uint64_t{1} << (64 - kFrameShift);
 };
 
 /// What the host asks of device threads. Executed in the order in which they were posted, as far as beginning
 /// goes; several may be under way at once.
 enum class PagingOp : std::uint32_t {
+  // Copies.
   copy_in,   ///< staging memory to frame
   copy_out,  ///< frame to staging memory
   zero,      ///< of a frame
-  set,       ///< entry := frame and rights; answers those who wait for them
-  protect,   ///< takes the write right; done when no device thread can still use it
-  revoke,    ///< takes everything; done when no device thread can still use it
-  answer,    ///< the entry is as it should be: those who wait look again
-  close,     ///< takes every right of a whole table: the kernel is to end
-  sweep,     ///< removes every pin of a whole table: the threads that had them are gone
+  fill,      ///< copy_in, then set
+  // The others.
+  set,      ///< entry := frame and rights; answers those who wait for them
+  protect,  ///< takes the write right; done when no device thread can still use it
+  revoke,   ///< takes everything; done when no device thread can still use it
+  close,    ///< takes every right of a whole table: the kernel is to end
+  sweep,    ///< removes every pin of a whole table: the threads that had them are gone
 };
 
 /// A slot of the command ring. `ready` is written last by the host, `done` last by the device.
 struct alignas(64) PagingCommand {
   std::uint64_t ready = 0;  ///< number of the command plus one
   std::uint64_t done = 0;   ///< likewise, once it was executed
-  PagingOp op = PagingOp::answer;
-  std::uint32_t bytes = 0;         ///< of a copy, a multiple of 16
-  std::uint64_t* entry = nullptr;  ///< set, protect, revoke, answer: the entry; else the table's first
-  std::uint64_t value = 0;         ///< set: frame and rights; close, sweep: number of entries
+  PagingOp op = PagingOp::set;
+  std::uint32_t bytes = 0;         ///< of a copy, a multiple of kCopyWordBytes
+  std::uint64_t* entry = nullptr;  ///< fill, set, protect, revoke: the entry; else the table's first
+  std::uint64_t value = 0;         ///< fill, set: frame and rights; close, sweep: number of entries
   std::uint64_t frame_at = 0;      ///< copies: bytes from the start of frame memory
   std::uint64_t staging_at = 0;    ///< copies: bytes from the start of staging memory
   std::uint64_t frame = 0;         ///< protect, revoke: first frame of the granule
@@ -91,8 +96,35 @@ inline constexpr std::uint64_t kPagingCommands = 1024;
 /// they wait then.
 inline constexpr std::uint64_t kPagingFaults = std::uint64_t{1} << 19;
 
-/// Where everything is, as device threads see it. One for each device, in memory that both sides can read;
-/// constant while a kernel runs.
+inline constexpr std::uint64_t kPollingCommands = std::uint64_t{1} << 63;
+
+/// A copy that is under way. In device memory, one for each slot of the command ring.
+struct CopyJob {
+  std::uint64_t* entry;  ///< not null: set to `value` when all is there
+  std::uint64_t value;
+  std::uint64_t command;  ///< its number
+  std::uint32_t left;     ///< pieces that are not copied yet
+};
+
+/// A piece of a job, on the list of those that are to be copied.
+struct alignas(32) CopyPiece {
+  std::byte* to;
+  const std::byte* from;  ///< null: zeros
+  CopyJob* job;
+  std::uint32_t bytes;
+  std::uint32_t goes_home;  ///< not 0: `to` is the host's memory
+};
+
+/// Copies are of words of this size, and their places multiples of it.
+inline constexpr std::uint64_t kCopyWordBytes = 16;
+/// What one warp copies at once.
+inline constexpr std::uint64_t kPieceBytes = 8 << 10;
+/// What one command may copy.
+inline constexpr std::uint64_t kCommandBytesMax = 64 << 10;
+/// More than all commands that can be under way have.
+inline constexpr std::uint64_t kPagingPieces = kPagingCommands * (kCommandBytesMax / kPieceBytes);
+
+/// Where everything is, as device threads see it. One for each device, in its memory; constant.
 struct PagingPort {
   // Memory that both sides reach.
   PagingCommand* commands;
@@ -104,12 +136,19 @@ struct PagingPort {
   std::uint64_t* session;       ///< grows by one with each kernel
   PagingFailure* failure;
   // Device memory.
-  std::byte* frames;  ///< as the pager reaches them
-  std::uint64_t* next_command;
+  std::byte* frames;            ///< as the pager reaches them
+  std::uint64_t* next_command;  ///< one less than its number; with kPollingCommands while a warp looks for it
   std::uint64_t* next_fault;
-  std::uint64_t* polling;  ///< lock of those who look for commands
-  std::uint64_t* failed;   ///< last session that somebody has written `failure` for
-  std::uint32_t* parked;   ///< for each frame: the command that waits for its last pin
+  std::uint64_t* faults_known;  ///< what `faults_taken` was at least
+  std::uint64_t* failed;        ///< last session that somebody has written `failure` for
+  std::uint64_t* waiting;       ///< threads that wait for a fault; their warps, where they wait together
+  std::uint64_t* pagers;        ///< 1 while the first block of PagerKernel runs
+  std::uint64_t* copiers;       ///< how many of its others run
+  CopyJob* jobs;
+  CopyPiece* pieces;
+  std::uint64_t* pieces_listed;    ///< how many ever were
+  std::uint64_t* pieces_promised;  ///< how many some block will copy, or has; also of those to come
+  std::uint32_t* parked;           ///< for each frame: the command that waits for its last pin
 };
 
 /// A file's A′ as a kernel sees it.
@@ -117,8 +156,10 @@ struct PagedWindow {
   /// Hardware-paged: the device address of byte 0 of the file, and the rest is null. Else null.
   std::byte* base = nullptr;
   std::uint64_t* entries = nullptr;
-  /// Frame 0, as kernels reach it.
+  /// Frame 0, as kernels reach it that have pinned it.
   std::byte* frames = nullptr;
+  /// The same without a pin: the rights that a kernel has are no protection here.
+  const std::byte* unpinned_frames = nullptr;
   const PagingPort* port = nullptr;
   std::uint32_t region = 0;
   std::uint8_t log2_granule = 0;
