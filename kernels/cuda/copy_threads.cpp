@@ -13,8 +13,8 @@ namespace {
 
 /// A lost wake-up cannot happen; should the kernel forget one, this is what it costs.
 constexpr std::chrono::milliseconds kLookAgain{100};
-/// Less is not worth a thread's while: beginning a copy costs the CPU some microseconds.
-constexpr std::uint64_t kPieceBytesMin = std::uint64_t{256} << 10;
+/// Less is not worth a thread's while: beginning a copy costs the CPU and the GPU some microseconds.
+constexpr std::uint64_t kPieceBytesMin = std::uint64_t{512} << 10;
 
 /// Handlers of the program's signals run on the program's threads.
 class SignalsBlocked {
@@ -140,7 +140,7 @@ CopyJob* CopyThreads::join() noexcept {
 /// threads end at about the same time (guided self-scheduling; Polychronopoulos and Kuck 1987).
 std::uint64_t CopyThreads::piece_bytes(std::uint64_t rest, bool is_first) const noexcept {
   if (is_first) return kPieceBytesMin;
-  const std::uint64_t share = rest / (2 * workers_.size()) / kPieceBytesMin * kPieceBytesMin;
+  const std::uint64_t share = rest / workers_.size() / kPieceBytesMin * kPieceBytesMin;
   return std::clamp<std::uint64_t>(share, kPieceBytesMin, CopyWorker::kSlotBytes);
 }
 

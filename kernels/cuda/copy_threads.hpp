@@ -27,9 +27,9 @@ namespace aprime::cuda {
 class CopyThreads {
  public:
   /// Where there is that much to move it should be asked for in one go. All threads start on it and end with
-  /// it, and a link of 50 GB/s is not busy before they have and while they do, some 0.1 ms together: a
-  /// twentieth of the 2.5 ms that so many bytes take.
-  static constexpr ByteCount kAtOnce{std::uint64_t{128} << 20};
+  /// it, and a link of 50 GB/s is not busy before they have and while they do, some 0.2 ms together: a
+  /// twentieth of the 5 ms that so many bytes take.
+  static constexpr ByteCount kAtOnce{std::uint64_t{256} << 20};
 
   /// \throws Error(device_failed | device_memory | resources)
   CopyThreads(int gpu, unsigned threads);
