@@ -196,6 +196,7 @@ void add_cuda(Figures& figures) {
                       .range = kRange,
                       .passes = 32,
                       .blocks_per_processor = 4,
+                      .loading_blocks_per_processor = 5,
                       .threads = 256,
                       .rounds = 5,
                       .is_reported_only = false,

@@ -72,9 +72,14 @@ int run(int argc, char** argv) {
   add_mount(figures);
 
   std::vector<Result> results;
+  const auto table = [&] { return render(figures, results, reasons); };
   for (std::size_t i = 0; i < figures.size(); ++i) {
-    benchmark::RegisterBenchmark(figures[i].key.c_str(),
-                                 [&, i](benchmark::State& state) { run_figure(state, figures, i, results); })
+    const auto run_one = [&, i](benchmark::State& state) {
+      run_figure(state, figures, i, results);
+      // After each, so that one that does not end takes no other with it.
+      if (!table_path.empty()) std::ofstream(table_path) << table();
+    };
+    benchmark::RegisterBenchmark(figures[i].key.c_str(), run_one)
         ->Iterations(figures[i].rounds)
         ->UseManualTime()
         ->Unit(benchmark::kMicrosecond);
@@ -82,10 +87,7 @@ int run(int argc, char** argv) {
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
 
-  const std::string table = render(figures, results, reasons);
-  fmt::print("\n{}", table);
-  if (table_path.empty()) return 0;
-  std::ofstream(table_path) << table;
+  fmt::print("\n{}", table());
   return 0;
 }
 

@@ -23,6 +23,8 @@ using namespace aprime::literals;
 
 constexpr ByteCount kGranule = 64_KiB;
 constexpr std::size_t kQuads = kGranule.value / sizeof(Quad);
+/// Of what is streamed by pointer.
+constexpr ByteCount kPinnedGranule = 256_KiB;
 
 /// A grid over memory of the process.
 class EmulatedReference final : public Reference {
@@ -63,14 +65,15 @@ class EmulatedReference final : public Reference {
 /// A dense file, a device that holds all of it, and a reference of the same size.
 class Paged : public Experiment {
  protected:
-  explicit Paged(const PagedDevice& device) : device_(device) {}
+  Paged(const PagedDevice& device, ByteCount granule, unsigned blocks_per_processor)
+      : device_(device), granule_(granule), blocks_per_processor_(blocks_per_processor) {}
 
   Grid grid() const {
-    return {.blocks = {device_.blocks_per_processor * runtime_.devices().front().workers},
+    return {.blocks = {blocks_per_processor_ * runtime_.devices().front().workers},
             .threads = {device_.threads}};
   }
   GranuleOrder order(bool scattered) const {
-    return {static_cast<unsigned>(std::countr_zero(device_.range.value / kGranule.value)), scattered};
+    return {static_cast<unsigned>(std::countr_zero(device_.range.value / granule_.value)), scattered};
   }
   Mapping map() {
     Mapping mapping = runtime_.map(file_.path(), Access::read);
@@ -95,7 +98,10 @@ class Paged : public Experiment {
     return seconds;
   }
 
+  std::size_t quads() const { return static_cast<std::size_t>(granule_.value / sizeof(Quad)); }
+
   const PagedDevice device_;
+  const ByteCount granule_;
 
  private:
   std::uint64_t words_of_file() const {
@@ -110,10 +116,11 @@ class Paged : public Experiment {
   const PlainFile sums_file_{ByteCount{256 * sizeof(unsigned long long)}, true};
 
  protected:
-  Runtime runtime_{quiet(device_.kind, kGranule, device_.range + 32_MiB)};
+  Runtime runtime_{quiet(device_.kind, granule_, device_.range + 32_MiB)};
   const std::unique_ptr<Reference> reference_ = device_.make_reference(device_.range, runtime_);
 
  private:
+  const unsigned blocks_per_processor_;
   const Mapping sums_ = runtime_.map(sums_file_.path(), Access::read_write);
   const std::uint64_t expected_ = words_of_file();
   unsigned long long before_ = initial_sum();
@@ -132,7 +139,10 @@ class Resident final : public Paged {
  public:
   enum class Access { pinned, load_words, load_quads };
 
-  Resident(const PagedDevice& device, Access access) : Paged(device), access_(access) {
+  Resident(const PagedDevice& device, Access access)
+      : Paged(device, access == Access::pinned ? kPinnedGranule : kGranule,
+              access == Access::pinned ? device.blocks_per_processor : device.loading_blocks_per_processor),
+        access_(access) {
     mapping_.prefetch(all_of(mapping_), 0, Right::read);
   }
 
@@ -141,8 +151,8 @@ class Resident final : public Paged {
     const std::uint64_t bytes = device_.range.value;
     switch (access_) {
       case Access::pinned:
-        return {run(PinnedStream{order(false), kQuads, passes}, mapping_, passes),
-                reference_->run(grid(), RawStream{order(false), kQuads, passes})};
+        return {run(PinnedStream{order(false), quads(), passes}, mapping_, passes),
+                reference_->run(grid(), RawStream{order(false), quads(), passes})};
       case Access::load_words:
         return {run(LoadEach<std::uint32_t>{passes}, mapping_, passes),
                 reference_->run(grid(), RawLoadEach<std::uint32_t>{passes, bytes / 4})};
@@ -160,14 +170,15 @@ class Resident final : public Paged {
 /// Over granules none of which is there.
 class DemandFaults final : public Paged {
  public:
-  DemandFaults(const PagedDevice& device, bool scattered) : Paged(device), scattered_(scattered) {}
+  DemandFaults(const PagedDevice& device, bool scattered)
+      : Paged(device, kGranule, device.blocks_per_processor), scattered_(scattered) {}
 
   Sample round() override {
     Sample s;
     {
       const Mapping mapping = map();
       if (!scattered_) mapping.advise(all_of(mapping), Advice::sequential);
-      s.measured = run(PinnedStream{order(scattered_), kQuads, 1}, mapping, 1);
+      s.measured = run(PinnedStream{order(scattered_), quads(), 1}, mapping, 1);
     }
     s.floor = reference_->copy_in();
     return s;
@@ -228,8 +239,8 @@ void add_software_paged(Figures& figures, const PagedDevice& device) {
   const auto faults = [](bool scattered) {
     return [scattered](const PagedDevice& d) { return std::make_unique<DemandFaults>(d, scattered); };
   };
-  add("pin_span", "pin_span streaming over resident frames", "the same kernel by raw pointer", device.passes,
-      0.9, resident(Resident::Access::pinned));
+  add("pin_span", "pin_span streaming over resident frames, 256 KiB granules",
+      "the same kernel by raw pointer", device.passes, 0.9, resident(Resident::Access::pinned));
   add("load", "load() of every 4-byte element", "the same kernel by raw pointer", device.passes, 0.6,
       resident(Resident::Access::load_words));
   add("load_16", "load() of every 16-byte element", "the same kernel by raw pointer", device.passes, 0.6,
@@ -255,6 +266,7 @@ void add_strict(Figures& figures) {
                 .range = 16_MiB,
                 .passes = 1,
                 .blocks_per_processor = 1,
+                .loading_blocks_per_processor = 1,
                 .threads = 64,
                 .rounds = 5,
                 .is_reported_only = true,

@@ -22,6 +22,8 @@ struct PagedDevice {
   /// Over resident frames, in one launch.
   unsigned passes;
   unsigned blocks_per_processor;
+  /// Of kernels that wait for each element: as many as have room.
+  unsigned loading_blocks_per_processor;
   unsigned threads;
   int rounds;
   bool is_reported_only;

@@ -47,6 +47,11 @@ class GpuCheck(unittest.TestCase):
     def test_unknown_arguments_are_refused(self):
         self.assert_refused(self.run_with({}, "--fast"), 2, "unknown argument --fast")
 
+    def test_programs_that_are_not_there_are_refused(self):
+        for arguments in ["--built"], ["--built", self.directory]:
+            shutil.rmtree(os.path.join(self.directory, "bin"), ignore_errors=True)
+            self.assert_refused(self.run_with({}, *arguments), 2, "--built needs the directory")
+
     def test_without_packages_to_install_it_builds_with_what_there_is(self):
         process = self.run_with({"nvidia-smi": "", "dpkg-query": "exit 1\n", "apt-get": "exit 100\n",
                                  "sudo": "exec \"$@\"\n", "cmake": "echo configured; exit 7\n"})
