@@ -19,6 +19,7 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
 }  // namespace aprime::contract
 
 #define APRIME_CONTRACT_KERNELS(KERNEL)                                   \
+  KERNEL(AddGranules, DemandRead, std::size_t, ReadWrite)                 \
   KERNEL(AtomicIncrement, ReadWrite, std::size_t)                         \
   KERNEL(AtomicOnReadLease, Read)                                         \
   KERNEL(CopyBytes, Read, ReadWrite)                                      \

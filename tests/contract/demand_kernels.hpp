@@ -63,6 +63,20 @@ struct WaitForHost {
   }
 };
 
+/// A warp for each granule: adds up the words of its elements.
+struct AddGranules {
+  APRIME_DEVICE void operator()(device_span<const unsigned> words, std::size_t per_granule,
+                                LeasedSpan<unsigned long long> sum) const {
+    unsigned long long own = 0;
+    for (std::size_t at = first_index() / warp_lanes * per_granule; at < words.size();
+         at += index_step() / warp_lanes * per_granule) {
+      const PinnedSpan<const unsigned> granule = words.pin_span(at, per_granule);
+      for (std::size_t i = threadIdx.x % warp_lanes; i < granule.size(); i += warp_lanes) own += granule[i];
+    }
+    atomicAdd(&sum[0], own);
+  }
+};
+
 /// More than a device thread loads at once. Of one write all words agree.
 struct alignas(32) Numbered {
   std::uint64_t words[4];

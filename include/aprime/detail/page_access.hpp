@@ -96,38 +96,37 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
   // came to nothing (commands took 1,000 µs on an H200, not 20).
   constexpr unsigned kPauseMax = 20'000;
   unsigned pause = 100;
-  for (unsigned round = 0;; ++round) {
-    enum : unsigned { patient, helping, answered, stopping } state = patient;
-    if (lanes.leads()) {
+  for (unsigned round = 0;;) {
+    enum : unsigned { answered, stopping, helping } outcome = answered;
+    // The other lanes wait for this one, and cost nothing meanwhile.
+    while (lanes.leads()) {
       const std::uint64_t seen = entry.load(order::relaxed);
-      if (round % kRoundsBetweenStops == kRoundsBetweenStops - 1 &&
-          SharedWord<std::uint64_t>(*port.stop).load(order::relaxed) != 0) {
-        state = stopping;
-      } else if (is_usable(seen, write) || (seen & pending) == 0) {
-        state = answered;
-      } else if (round >= kRoundsWithoutPager &&
-                 DeviceWord<std::uint64_t>(*port.pagers).load(order::relaxed) == 0) {
-        state = helping;
+      outcome = answered;
+      if (is_usable(seen, write) || (seen & pending) == 0) break;
+      outcome = stopping;
+      if (++round % kRoundsBetweenStops == 0 &&
+          SharedWord<std::uint64_t>(*port.stop).load(order::relaxed) != 0)
+        break;
+      if (round >= kRoundsWithoutPager && DeviceWord<std::uint64_t>(*port.pagers).load(order::relaxed) == 0) {
+#ifdef __CUDACC__
+        outcome = helping;
+        break;
+#else
+        // Alone, because a block that is stopped ends wherever its threads wait for one another, and a
+        // command that was begun has to be finished.
+        if (execute_command<1>(port, {1U << lanes.own, lanes.own})) continue;
+#endif
       }
+      __nanosleep(pause);
+      if (pause < kPauseMax) pause += pause / 8;
     }
-    const unsigned outcome = lanes.broadcast(static_cast<unsigned>(state));
-    if (outcome == stopping || outcome == answered) {
+    const unsigned all = lanes.broadcast(static_cast<unsigned>(outcome));
+    if (all != helping) {
       if (lanes.leads()) waiting.fetch_sub(1, order::relaxed);
-      if (outcome == stopping) end_kernel_thread();
+      if (all == stopping) end_kernel_thread();
       return;
     }
-    if (outcome == helping) {
-#ifdef __CUDACC__
-      if (execute_command<1>(port, lanes)) continue;
-#else
-      // Alone, because a block that is stopped ends wherever its threads wait for one another, and a command
-      // that was begun has to be finished.
-      const WarpLanes alone{1U << lanes.own, lanes.own};
-      if (lanes.leads() && execute_command<1>(port, alone)) continue;
-#endif
-    }
-    __nanosleep(pause);
-    if (pause < kPauseMax) pause += pause / 8;
+    if (!execute_command<1>(port, lanes)) __nanosleep(pause);
   }
 }
 
