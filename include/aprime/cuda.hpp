@@ -39,15 +39,6 @@ __global__ void run_on_cuda(const Kernel kernel, const BoundArgs... arguments) {
   kernel(arguments...);
 }
 
-/// Brings a kernel's code to the GPU. Left to the launch, that happens when the kernel is first used, and may
-/// wait for all kernels that run (CUDA C++ Programming Guide, "Lazy Loading").
-template <class Kernel, class... BoundArgs>
-CudaStart load_on_cuda() noexcept {
-  cudaFuncAttributes attributes{};
-  const auto* const function = reinterpret_cast<const void*>(&run_on_cuda<Kernel, BoundArgs...>);
-  return {static_cast<int>(cudaFuncGetAttributes(&attributes, function)), "cudaFuncGetAttributes"};
-}
-
 /// \pre `call` is a KernelCall<Kernel, BoundArgs...>
 template <class Kernel, class... BoundArgs>
 CudaStart start_on_cuda(const void* call, const Grid& grid, void* stream) {
@@ -55,8 +46,6 @@ CudaStart start_on_cuda(const void* call, const Grid& grid, void* stream) {
                 "a kernel and its arguments are copied to the GPU byte by byte");
   const auto& self = *static_cast<const KernelCall<Kernel, BoundArgs...>*>(call);
   const auto* const function = reinterpret_cast<const void*>(&run_on_cuda<Kernel, BoundArgs...>);
-  if (const CudaStart loaded = load_on_cuda<Kernel, BoundArgs...>(); loaded.error != cudaSuccess)
-    return loaded;
   if (grid.shared_bytes > cuda_shared_bytes_default) {
     const cudaError_t error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                    static_cast<int>(grid.shared_bytes));

@@ -159,13 +159,19 @@ struct EntryGuess {
   std::uint64_t granule = ~std::uint64_t{0};
 };
 
+/// Whether what was loaded between two looks at an entry was of the copy that the first one showed, with all
+/// that pins and rights may do meanwhile.
+APRIME_DEVICE inline bool is_same_copy(std::uint64_t seen, std::uint64_t now) noexcept {
+  constexpr std::uint64_t kCopy = ~(PageEntry::kGeneration - 1);  // frame and generation
+  return ((seen ^ now) & kCopy) == 0 && (now & PageEntry::kRead) != 0;
+}
+
 /// Loads without a pin: looks at the entry, loads, and looks again whether the copy was there all the time.
 /// So readers neither write to what they share nor keep the host waiting. The second look is the next load's
 /// first. (A sequence lock, the entry being the sequence: a copy has its generation, which comes back after
 /// 256 copies of the same granule, each of which takes the host many times as long as a load takes.)
 template <class T>
 APRIME_DEVICE T load_validated(const PagedWindow& window, std::uint64_t at, EntryGuess& guess) noexcept {
-  constexpr std::uint64_t kCopy = ~(PageEntry::kGeneration - 1);  // frame and generation
   const std::uint64_t granule = at >> window.log2_granule;
   const std::uint64_t offset = at & ((std::uint64_t{1} << window.log2_granule) - 1);
   DeviceWord<std::uint64_t> entry(window.entries[granule]);
@@ -175,7 +181,7 @@ APRIME_DEVICE T load_validated(const PagedWindow& window, std::uint64_t at, Entr
       const std::uint64_t frame = seen >> PageEntry::kFrameShift;
       const T value = load_unpinned<T>(window.unpinned_frames + (frame << window.log2_frame) + offset);
       const std::uint64_t now = entry.load(order::acquire);
-      if (((seen ^ now) & kCopy) == 0 && (now & PageEntry::kRead) != 0) {
+      if (is_same_copy(seen, now)) {
         guess = {now, granule};
         return value;
       }

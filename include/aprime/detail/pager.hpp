@@ -98,8 +98,10 @@ APRIME_DEVICE inline void begin_revocation(const PagingPort& port, const PagingC
       .store(static_cast<std::uint32_t>((number - 1) % kPagingCommands), order::relaxed);
   const std::uint64_t how =
       PageEntry::kRevoking | (command.op == PagingOp::revoke ? PageEntry::kRevokingAll : 0);
-  DeviceWord<std::uint64_t>(*command.entry).fetch_or(how, order::acq_rel);
-  complete_revocation(port, command.entry);
+  // Once it has begun others may finish it, and then the slot is the host's.
+  std::uint64_t* const entry = command.entry;
+  DeviceWord<std::uint64_t>(*entry).fetch_or(how, order::acq_rel);
+  complete_revocation(port, entry);
 }
 
 APRIME_DEVICE inline bool is_about_a_table(PagingOp op) noexcept {

@@ -1,0 +1,70 @@
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+
+#include "aprime/detail/page_access.hpp"
+
+// Loads without a pin, by what a thread remembers of an entry that has changed since.
+
+namespace aprime::detail {
+namespace {
+
+/// Two granules of one frame each, in a memory of three frames, the bytes of which are all their number.
+class UnpinnedLoad : public testing::Test {
+ protected:
+  static constexpr std::uint64_t kBytes = 4096;
+
+  UnpinnedLoad() {
+    for (std::size_t frame = 0; frame < 3; ++frame)
+      std::memset(&memory_[frame * kBytes], static_cast<int>(frame), kBytes);
+  }
+  static std::uint64_t entry(std::uint64_t frame, std::uint64_t generation) {
+    return frame << PageEntry::kFrameShift | generation * PageEntry::kGeneration | PageEntry::kRead;
+  }
+  PagedWindow window() {
+    return {
+        .entries = entries_.data(), .unpinned_frames = memory_.data(), .log2_granule = 12, .log2_frame = 12};
+  }
+
+  std::array<std::uint64_t, 2> entries_{};
+  alignas(16) std::array<std::byte, 3 * kBytes> memory_{};
+};
+
+TEST_F(UnpinnedLoad, a_copy_that_has_moved_is_loaded_where_it_is) {
+  entries_[0] = entry(2, 1);
+  EntryGuess guess{entry(1, 0), 0};
+  EXPECT_EQ(load_validated<std::uint8_t>(window(), 5, guess), 2);
+  EXPECT_EQ(guess.entry, entries_[0]);
+}
+
+TEST_F(UnpinnedLoad, what_is_remembered_of_another_granule_does_not_count) {
+  entries_ = {entry(1, 0), entry(2, 0)};
+  EntryGuess guess{entry(1, 0), 1};  // torn: the entry is of granule 0
+  EXPECT_EQ(load_validated<std::uint8_t>(window(), kBytes, guess), 2);
+}
+
+TEST_F(UnpinnedLoad, a_copy_that_is_taken_is_another_when_it_comes_back_to_its_frame) {
+  std::array<PagingCommand, 1> commands{};
+  std::array<std::uint32_t, 2> parked{};
+  PagingPort port{};
+  port.commands = commands.data();
+  port.parked = parked.data();
+  commands[0].ready = 1;
+  entries_[0] = entry(1, 3);
+  begin_revocation(port, {.op = PagingOp::revoke, .entry = &entries_[0], .frame = 1}, 1);
+  EXPECT_EQ(commands[0].done, 1U);
+  EXPECT_FALSE(is_same_copy(entry(1, 3), entries_[0]));
+  set_entry(port, &entries_[0], entry(1, 0));
+  EXPECT_EQ(entries_[0], entry(1, 4));
+  EXPECT_FALSE(is_same_copy(entry(1, 3), entries_[0]));
+}
+
+TEST_F(UnpinnedLoad, pins_and_the_write_right_of_others_do_not_matter) {
+  entries_[0] = entry(1, 3) | PageEntry::kWrite | 5 * PageEntry::kPin;
+  EntryGuess guess{entry(1, 3), 0};
+  EXPECT_EQ(load_validated<std::uint32_t>(window(), 8, guess), 0x0101'0101U);
+}
+
+}  // namespace
+}  // namespace aprime::detail
