@@ -173,8 +173,13 @@ class Region {
   }
   /// Makes room for the frame numbers of `granules` granules. Valid answers: ok; resources.
   Status reserve_frames(GranuleCount granules) noexcept {
+    return or_status([&] { frames_.reserve(granules.value); });
+  }
+  /// Calls `reserve()`, which throws where there is no memory. Valid answers: ok; resources.
+  template <class Reserve>
+  static Status or_status(const Reserve& reserve) noexcept {
     try {
-      frames_.reserve(granules.value);
+      reserve();
     } catch (const Error& error) {
       return {error.code(), error.system_error(), {}};
     } catch (const std::bad_alloc&) {

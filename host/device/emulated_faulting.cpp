@@ -8,13 +8,64 @@
 
 namespace aprime::device {
 
-FaultingRegion::FaultingRegion(RegionParams params, FaultHandler& handler)
-    : Region(std::move(params)), handler_(handler), granules_(params_.granules.value) {}
+FaultingRegion::FaultingRegion(RegionParams params, FaultHandler& handler, KernelActivity& activity)
+    : Region(std::move(params)), handler_(handler), activity_(activity), granules_(params_.granules.value) {
+  to_protect_.reserve(params_.granules);
+}
+
+FaultingRegion::Serving::Serving(FaultingRegion& region, std::byte* window, std::size_t size)
+    : traps_(region.serve(window, size)), before_kernels_(region.activity_, region) {}
 
 os::TrapRegistration FaultingRegion::serve(std::byte* window, std::size_t size) {
   window_ = window;
   window_bytes_ = size;
   return {window, size, *this};
+}
+
+Progress FaultingRegion::protect(GranuleRange run) noexcept {
+  const bool can_wait = activity_.while_none_runs([&] {
+    to_protect_.mark(run);
+    any_to_protect_.store(true);
+  });
+  return can_wait ? Progress{run.count, {}} : take_write(run);
+}
+
+Status FaultingRegion::before_kernels() noexcept {
+  if (!any_to_protect_.exchange(false)) return {};
+  GranuleRange run{};
+  Status status;
+  const auto take = [&] {
+    if (run.empty()) return;
+    const Progress p = take_write(run);
+    to_protect_.mark({run.first + p.done, run.count - p.done});
+    if (status.is_ok()) status = p.status;
+  };
+  to_protect_.take_each([&](GranuleIndex g) {
+    if (g != run.end()) {
+      take();
+      run = {g, GranuleCount{0}};
+    }
+    run.count.value += 1;
+  });
+  take();
+  if (!status.is_ok()) any_to_protect_.store(true);
+  return status;
+}
+
+Progress FaultingRegion::grant_write(GranuleRange run) noexcept {
+  Progress p{run.count, {}};
+  // A kernel that begins just now may have the right taken from it all the same, and be given it by
+  // `restore`.
+  if (!to_protect_.all_marked(run)) p = give_write(run);
+  to_protect_.unmark({run.first, p.done});
+  return p;
+}
+
+Progress FaultingRegion::release(GranuleRange run) noexcept {
+  const Progress p = take_all(run);
+  // Not before: a kernel could begin, and store to what is to be forgotten.
+  to_protect_.unmark({run.first, p.done});
+  return p;
 }
 
 detail::PagedWindow FaultingRegion::paged_window() noexcept {
@@ -26,7 +77,8 @@ detail::PagedWindow FaultingRegion::paged_window() noexcept {
 Status FaultingRegion::reserve(GranuleCount granules) noexcept {
   if (granules.value <= granules_.load(std::memory_order_relaxed)) return {};
   if (params_.granule.bytes_of(granules).value > window_bytes_) return {Errc::resources, 0, {}};
-  const Status status = reserve_frames(granules);
+  Status status = reserve_frames(granules);
+  if (status.is_ok()) status = or_status([&] { to_protect_.reserve(granules); });
   if (!status.is_ok()) return status;
   granules_.store(granules.value, std::memory_order_release);
   return {};
@@ -62,8 +114,17 @@ class EmulatedFaulting final : public EmulatedDevice {
 
   std::unique_ptr<Region> attach(RegionParams params, FaultHandler& handler) override {
     names_.set(params.id, params.path);
-    return with_userfaultfd_ ? make_userfault_region(std::move(params), handler, staging_)
-                             : make_protected_region(std::move(params), handler);
+    return with_userfaultfd_ ? make_userfault_region(std::move(params), handler, activity_, staging_)
+                             : make_protected_region(std::move(params), handler, activity_);
+  }
+  LaunchResult run(const detail::KernelBody& body, const Grid& grid,
+                   std::span<Region* const> on_demand) override {
+    const KernelActivity::Running running(activity_);
+    return EmulatedDevice::run(body, grid, on_demand);
+  }
+  void run_task(detail::LaunchClosure& task, const std::string& name) override {
+    const KernelActivity::Running running(activity_);
+    EmulatedDevice::run_task(task, name);
   }
   /// Kernels fault in what they touch.
   Status open_lease(Region& /*region*/, GranuleRange /*granules*/, Right /*right*/) noexcept override {
@@ -87,6 +148,7 @@ class EmulatedFaulting final : public EmulatedDevice {
 
   const bool with_userfaultfd_;
   StagingPool staging_;
+  KernelActivity activity_;
 };
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <memory>
 
 #include "host/device/emulated_device.hpp"
+#include "host/device/granule_marks.hpp"
+#include "host/device/kernel_activity.hpp"
 #include "host/device/staging.hpp"
 #include "host/os/trap.hpp"
 
@@ -15,8 +17,15 @@ namespace aprime::device {
 /// A′ of one file behind a window: what the two ways to trap accesses to a window have in common.
 ///
 /// Frames are an account of memory here and nothing more: a granule lies at its place in the window.
-class FaultingRegion : public Region, private os::TrapTarget {
+///
+/// While no kernel runs, a write right is taken by a mark alone, and from the hardware when the next kernel
+/// is about to begin. Until then the hardware allows more than the directory, to nobody.
+class FaultingRegion : public Region, private os::TrapTarget, private BeforeKernels {
  public:
+  Progress grant_write(GranuleRange run) noexcept final;
+  Progress protect(GranuleRange run) noexcept final;
+  Progress release(GranuleRange run) noexcept final;
+
   std::byte* window() noexcept final { return window_; }
   detail::PagedWindow paged_window() noexcept final;
   Status reserve(GranuleCount granules) noexcept final;
@@ -24,7 +33,14 @@ class FaultingRegion : public Region, private os::TrapTarget {
   Status move(GranuleIndex g, FrameIndex to) noexcept final;
 
  protected:
-  FaultingRegion(RegionParams params, FaultHandler& handler);
+  /// \throws Error(resources)
+  FaultingRegion(RegionParams params, FaultHandler& handler, KernelActivity& activity);
+
+  // Region's `grant_write`, `protect` and `release`, by the hardware. Taking the write right of granules that
+  // have none changes nothing.
+  virtual Progress give_write(GranuleRange run) noexcept = 0;
+  virtual Progress take_write(GranuleRange run) noexcept = 0;
+  virtual Progress take_all(GranuleRange run) noexcept = 0;
 
   /// `make(size)` makes the window: with room for the file to grow in place if the process has the address
   /// space, else just as large as it must be. \throws what `make` throws then
@@ -41,9 +57,17 @@ class FaultingRegion : public Region, private os::TrapTarget {
     }
   }
 
-  /// To be called once the window is there: from then on accesses to it are served. The derived class keeps
-  /// the registration, as its last member, so that it ends before the window.
-  [[nodiscard]] os::TrapRegistration serve(std::byte* window, std::size_t size);
+  /// While it exists, accesses to the window are served, and rights are taken from it before kernels begin.
+  /// The derived class's last member, so that it ends before the window.
+  class Serving {
+   public:
+    /// \throws std::bad_alloc
+    Serving(FaultingRegion& region, std::byte* window, std::size_t size);
+
+   private:
+    os::TrapRegistration traps_;
+    KernelActivity::Registration before_kernels_;
+  };
 
   std::size_t offset_of(GranuleIndex g) const noexcept {
     return static_cast<std::size_t>(params_.granule.offset_of(g).value);
@@ -53,9 +77,15 @@ class FaultingRegion : public Region, private os::TrapTarget {
   }
 
  private:
+  [[nodiscard]] os::TrapRegistration serve(std::byte* window, std::size_t size);
   Answer on_trap(const os::Trap& trap) noexcept override;
+  Status before_kernels() noexcept override;
 
   FaultHandler& handler_;
+  KernelActivity& activity_;
+  /// Write rights that the hardware has and shall lose before a kernel begins, and whether there are any.
+  GranuleMarks to_protect_;
+  std::atomic<bool> any_to_protect_{false};
   std::byte* window_ = nullptr;
   std::size_t window_bytes_ = 0;
   std::atomic<std::uint64_t> granules_;
@@ -63,10 +93,11 @@ class FaultingRegion : public Region, private os::TrapTarget {
 
 /// With userfaultfd: pages of the window are missing, present and write-protected, or present and writable.
 std::unique_ptr<Region> make_userfault_region(RegionParams params, FaultHandler& handler,
-                                              StagingPool& staging);
+                                              KernelActivity& activity, StagingPool& staging);
 
 /// Without: the window is shared memory under mprotect, filled through a second mapping that only we know, so
 /// that no other device thread sees a granule half filled.
-std::unique_ptr<Region> make_protected_region(RegionParams params, FaultHandler& handler);
+std::unique_ptr<Region> make_protected_region(RegionParams params, FaultHandler& handler,
+                                              KernelActivity& activity);
 
 }  // namespace aprime::device

@@ -17,23 +17,23 @@ namespace {
 /// bytes, a page that is still missing is waited for, and a store waits for the write right.
 class UserfaultRegion final : public FaultingRegion {
  public:
-  UserfaultRegion(RegionParams params, FaultHandler& handler, StagingPool& staging)
-      : FaultingRegion(std::move(params), handler),
+  UserfaultRegion(RegionParams params, FaultHandler& handler, KernelActivity& activity, StagingPool& staging)
+      : FaultingRegion(std::move(params), handler, activity),
         staging_(staging),
         memory_(make_window(params_, [](std::size_t size) { return os::UserfaultMemory(size); })),
-        traps_(serve(memory_.data(), memory_.size())) {}
+        serving_(*this, memory_.data(), memory_.size()) {}
 
   Progress fill(GranuleRange run, HomePort& home) noexcept override;
   Progress adopt(GranuleRange run) noexcept override;
-  Progress grant_write(GranuleRange run) noexcept override;
-  Progress protect(GranuleRange run) noexcept override;
-  Progress release(GranuleRange run) noexcept override;
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
   Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
   Status restore(GranuleRange run, bool write) noexcept override;
 
  private:
+  Progress give_write(GranuleRange run) noexcept override;
+  Progress take_write(GranuleRange run) noexcept override;
+  Progress take_all(GranuleRange run) noexcept override;
   Progress fill_from_alias(GranuleRange run, std::span<const std::byte> alias) noexcept;
   Status fill_from_staging(GranuleRange run, HomePort& home) noexcept;
   Status place(std::byte* at, std::span<const std::byte> bytes, std::size_t* done) noexcept {
@@ -46,7 +46,7 @@ class UserfaultRegion final : public FaultingRegion {
 
   StagingPool& staging_;
   os::UserfaultMemory memory_;
-  os::TrapRegistration traps_;
+  Serving serving_;
 };
 
 Progress UserfaultRegion::fill(GranuleRange run, HomePort& home) noexcept {
@@ -104,7 +104,7 @@ Progress UserfaultRegion::adopt(GranuleRange run) noexcept {
   });
 }
 
-Progress UserfaultRegion::grant_write(GranuleRange run) noexcept {
+Progress UserfaultRegion::give_write(GranuleRange run) noexcept {
   return in_one_go_or_each(run, [this](GranuleRange r) {
     const Status status = memory_.write_protect(at(r.first), size_of(r), false);
     // A page with a right that the directory does not know of would lose stores.
@@ -113,7 +113,7 @@ Progress UserfaultRegion::grant_write(GranuleRange run) noexcept {
   });
 }
 
-Progress UserfaultRegion::protect(GranuleRange run) noexcept {
+Progress UserfaultRegion::take_write(GranuleRange run) noexcept {
   return in_one_go_or_each(
       run, [this](GranuleRange r) { return memory_.write_protect(at(r.first), size_of(r), true); });
 }
@@ -123,7 +123,7 @@ Status UserfaultRegion::restore(GranuleRange run, bool write) noexcept {
   return write ? memory_.write_protect(at(run.first), size_of(run), false) : Status{};
 }
 
-Progress UserfaultRegion::release(GranuleRange run) noexcept {
+Progress UserfaultRegion::take_all(GranuleRange run) noexcept {
   return in_one_go_or_each(run, [this](GranuleRange r) { return memory_.drop(at(r.first), size_of(r)); });
 }
 
@@ -180,8 +180,8 @@ Status UserfaultRegion::write_copy(GranuleIndex g, ByteCount offset,
 }  // namespace
 
 std::unique_ptr<Region> make_userfault_region(RegionParams params, FaultHandler& handler,
-                                              StagingPool& staging) {
-  return std::make_unique<UserfaultRegion>(std::move(params), handler, staging);
+                                              KernelActivity& activity, StagingPool& staging) {
+  return std::make_unique<UserfaultRegion>(std::move(params), handler, activity, staging);
 }
 
 }  // namespace aprime::device

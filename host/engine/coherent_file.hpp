@@ -14,10 +14,10 @@
 #include "aprime/units.hpp"
 #include "host/coherence/transition_table.hpp"
 #include "host/device/device.hpp"
+#include "host/device/granule_marks.hpp"
 #include "host/engine/counters.hpp"
 #include "host/engine/device_slot.hpp"
 #include "host/engine/directory.hpp"
-#include "host/engine/granule_marks.hpp"
 #include "host/engine/host_view.hpp"
 #include "host/engine/mount_port.hpp"
 #include "host/engine/stream_detector.hpp"
@@ -34,6 +34,7 @@ namespace aprime::engine {
 using coherence::AgentId;
 using coherence::Event;
 using coherence::Step;
+using device::GranuleMarks;
 using device::Progress;
 
 /// The caller's own I/O inside a transaction (steps io_home and io_copy). Called with the granules held.

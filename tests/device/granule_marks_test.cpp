@@ -1,11 +1,11 @@
-#include "host/engine/granule_marks.hpp"
+#include "host/device/granule_marks.hpp"
 
 #include <gtest/gtest.h>
 
 #include <stdexcept>
 #include <vector>
 
-namespace aprime::engine {
+namespace aprime::device {
 namespace {
 
 constexpr GranuleRange granules(std::uint64_t first, std::uint64_t count) {
@@ -56,4 +56,4 @@ TEST_F(Marks, stay_where_taking_them_fails) {
 }
 
 }  // namespace
-}  // namespace aprime::engine
+}  // namespace aprime::device

@@ -9,7 +9,7 @@
 #include "aprime/units.hpp"
 #include "host/os/memory.hpp"
 
-namespace aprime::engine {
+namespace aprime::device {
 
 /// Some of a file's granules. Finding them costs what they are, not what the file spans.
 ///
@@ -24,14 +24,23 @@ class GranuleMarks {
   }
 
   void mark(GranuleRange range) noexcept {
-    for (std::uint64_t g = range.first.value; g < range.end().value;) {
-      const std::uint64_t from = g & (kWordBits - 1);
-      const std::uint64_t count = std::min(kWordBits - from, range.end().value - g);
-      words_[g >> kLog2Word].fetch_or(~std::uint64_t{0} >> (kWordBits - count) << from);
+    for_each_word(range, [this](std::uint64_t w, std::uint64_t bits) {
+      words_[w].fetch_or(bits);
       // After the word, and always: `take` clears them in the opposite order.
-      groups_[g >> kLog2Group].store(1);
-      g += count;
-    }
+      groups_[w >> (kLog2Group - kLog2Word)].store(1);
+      return true;
+    });
+  }
+  void unmark(GranuleRange range) noexcept {
+    for_each_word(range, [this](std::uint64_t w, std::uint64_t bits) {
+      // Nearly always there is nothing, and a look does not take the cache line from others.
+      if ((words_[w].load() & bits) != 0) words_[w].fetch_and(~bits);
+      return true;
+    });
+  }
+  bool all_marked(GranuleRange range) const noexcept {
+    return for_each_word(
+        range, [this](std::uint64_t w, std::uint64_t bits) { return (words_[w].load() & bits) == bits; });
   }
 
   /// Takes each mark away, in order, and calls `fn(GranuleIndex)`, which may mark it again. If that throws,
@@ -65,6 +74,18 @@ class GranuleMarks {
   static constexpr std::uint64_t kWordBits = std::uint64_t{1} << kLog2Word;
   static constexpr unsigned kLog2Group = 12;
 
+  /// Calls `fn(word, bits)` for each word that has granules of the range; stops and returns false if it does.
+  template <class Fn>
+  static bool for_each_word(GranuleRange range, const Fn& fn) noexcept {
+    for (std::uint64_t g = range.first.value; g < range.end().value;) {
+      const std::uint64_t from = g & (kWordBits - 1);
+      const std::uint64_t count = std::min(kWordBits - from, range.end().value - g);
+      if (!fn(g >> kLog2Word, ~std::uint64_t{0} >> (kWordBits - count) << from)) return false;
+      g += count;
+    }
+    return true;
+  }
+
   template <class Fn>
   void take_word(std::uint64_t w, Fn& fn) {
     std::uint64_t bits = words_[w].exchange(0);
@@ -91,4 +112,4 @@ class GranuleMarks {
   os::GrowingTable<std::atomic<std::uint8_t>> groups_;
 };
 
-}  // namespace aprime::engine
+}  // namespace aprime::device
