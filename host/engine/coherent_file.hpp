@@ -167,11 +167,12 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   // mount_pages.cpp: the mount as an agent. It owns a granule, and may store to it, from the first page that
   // its kernel caches until the granule is recalled.
-  /// Reads for a page that the kernel is about to cache, and holds locked meanwhile; the mount owns its
-  /// granules afterwards. A granule that is being recalled just now is read all the same, and recalled once
-  /// more. A guess never waits: it fails with EAGAIN if a granule cannot be had at once, or only from a
-  /// device though no program works near by. \pre the range is in the file
-  Status page_in(ByteOffset at, std::span<std::byte> into, bool is_guess) noexcept;
+  /// For pages that the kernel is about to cache, and holds locked meanwhile: the mount owns their granules
+  /// afterwards, and home has the newest bytes until the kernel has its answer. A granule that is being
+  /// recalled just now is the mount's still, and recalled once more; that recall waits for the pages. A guess
+  /// never waits: it fails with EAGAIN if a granule cannot be had at once, or only from a device though no
+  /// program works near by. \pre one granule if it is no guess
+  Status page_in(GranuleRange granules, bool is_guess) noexcept;
   /// Writes what a program has stored to a cached page.
   Status page_out(ByteOffset at, std::span<const std::byte> from) noexcept;
 
@@ -231,7 +232,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   void reserve_tables(ByteCount size) APRIME_REQUIRES(reserve_mutex_);
 
   // mount_pages.cpp
-  Status give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept;
+  Progress note_mounted(GranuleRange granules) noexcept;
+  bool any_on_device(GranuleRange granules) const noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
   void recall_all(GranuleRange range) noexcept;
 

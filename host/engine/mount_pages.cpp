@@ -18,40 +18,47 @@ bool has_device(coherence::AgentSet agents) noexcept {
 
 }  // namespace
 
-Status CoherentFile::page_in(ByteOffset at, std::span<std::byte> into, bool is_guess) noexcept {
-  const GranuleRange granules = granule_.covering({at, ByteCount{into.size()}});
-  const Patience patience = is_guess ? Patience::at_once : Patience::unless_recalled;
+Status CoherentFile::page_in(GranuleRange granules, bool is_guess) noexcept {
+  const Demand demand{.event = Event::read,
+                      .requester = AgentId::mount(),
+                      .patience = is_guess ? Patience::at_once : Patience::unless_recalled};
   const bool from_devices = !is_guess || is_near_use(granules);
-  for (std::uint64_t i = 0; i < granules.count.value; ++i) {
-    const Status status = give_to_mount(granules.first + GranuleCount{i}, patience, from_devices);
+  while (!granules.empty()) {
+    const Status not_now{Errc::resources, EAGAIN, granule_.offset_of(granules.first)};
+    if (!from_devices && any_on_device(granules)) return not_now;
+    const Status status = perform(granules, demand);
     if (!status.is_ok()) return status;
+    const Progress noted = note_mounted(granules);
+    if (!noted.status.is_ok()) return noted.status;
+    granules = {granules.first + noted.done, granules.count - noted.done};
+    if (is_guess && !granules.empty()) return not_now;
   }
-  // A recall may begin now. It waits for the page that this is the answer for.
-  return file_.read(at, into);
+  return {};
 }
 
-Status CoherentFile::give_to_mount(GranuleIndex g, Patience patience, bool from_devices) noexcept {
-  const Demand demand{.event = Event::read, .requester = AgentId::mount(), .patience = patience};
-  const Status not_now{Errc::resources, EAGAIN, granule_.offset_of(g)};
-  for (;;) {
-    if (!from_devices && has_device(directory_.load(g).state().holders())) return not_now;
-    const Status status = perform({g, GranuleCount{1}}, demand);
-    if (!status.is_ok()) return status;
-    const sync::Lock lock(late_mutex_);
+/// Up to the first that is not the mount's, or not any more.
+Progress CoherentFile::note_mounted(GranuleRange granules) noexcept {
+  const sync::Lock lock(late_mutex_);
+  for (std::uint64_t i = 0; i < granules.count.value; ++i) {
+    const GranuleIndex g = granules.first + GranuleCount{i};
     const GranuleWord w = directory_.load(g);
-    if (w.state().owner.is_mount()) {
-      // Before the kernel has the page, and so before anybody can store to it.
-      mounted_.mark({g, GranuleCount{1}});
-      if (!w.busy()) return {};
-      try {
-        late_pages_.push_back(g);
-        return {};
-      } catch (const std::bad_alloc&) {
-        return {Errc::resources, ENOMEM, granule_.offset_of(g)};
-      }
+    if (!w.state().owner.is_mount()) return {GranuleCount{i}, {}};
+    // Before the kernel has the page, and so before anybody can store to it.
+    mounted_.mark({g, GranuleCount{1}});
+    if (!w.busy()) continue;
+    try {
+      late_pages_.push_back(g);
+    } catch (const std::bad_alloc&) {
+      return {GranuleCount{i}, {Errc::resources, ENOMEM, granule_.offset_of(g)}};
     }
-    if (patience == Patience::at_once) return not_now;
   }
+  return {granules.count, {}};
+}
+
+bool CoherentFile::any_on_device(GranuleRange granules) const noexcept {
+  for (GranuleIndex g = granules.first; g < granules.end(); ++g.value)
+    if (has_device(directory_.load(g).state().holders())) return true;
+  return false;
 }
 
 /// Whether a program has pages of what the kernel guesses that it will use, or of what comes before that:

@@ -52,8 +52,17 @@ engine::Transfer transfer_of(CoherentFile& file, const ByteRequest& request, std
           .is_direct = request.is_direct && is_aligned(file, at, buffer)};
 }
 
+/// From how many bytes on a reply is faster if the kernel moves them from page to page than if they are
+/// copied to memory and from there. It moves no more than 1 MiB, the header included.
+constexpr std::size_t kMovedMin = std::size_t{32} << 10;
+constexpr std::size_t kMovedMax = std::size_t{512} << 10;
+
+bool is_moved(const ByteRequest& request, std::size_t size) noexcept {
+  return request.is_page && size >= kMovedMin && size <= kMovedMax;
+}
+
 int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std::byte> into,
-                  std::size_t* got) {
+                  FoundBytes* found) {
   std::uint64_t size = 0;
   if (const int error = current_size(file, &size); error != 0) return error;
   const auto at = static_cast<std::uint64_t>(request.at);
@@ -63,15 +72,19 @@ int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std:
   if (request.is_page) {
     // What reaches beyond one granule is a guess of the kernel's (read-ahead), which comes back page by page
     // if it must. It may not wait: whoever has one of the granules pinned may wait for a page of another.
-    const bool is_guess = file.granule().covering({ByteOffset{at}, ByteCount{part.size()}}).count.value > 1;
-    status = file.page_in(ByteOffset{at}, part, is_guess);
+    const GranuleRange granules = file.granule().covering({ByteOffset{at}, ByteCount{part.size()}});
+    status = file.page_in(granules, granules.count.value > 1);
+    if (status.is_ok() && is_moved(request, part.size()))
+      found->descriptor = file.file().descriptor();
+    else if (status.is_ok())
+      status = file.file().read(ByteOffset{at}, part);
   } else {
     // What programs have stored to pages that the kernel has, it has sent before it asks.
     engine::Transfer transfer = transfer_of(file, request, at, part);
     transfer.requester = AgentId::mount();
     status = engine::read_file(file, transfer, part);
   }
-  if (status.is_ok()) *got = part.size();
+  if (status.is_ok()) found->size = part.size();
   return error_of(status);
 }
 
@@ -126,10 +139,13 @@ bool keeps_pages_coherent() noexcept {
 }
 
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
-               std::span<std::byte> into, std::size_t* got) {
-  const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
-  if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, got);
-  return handle.file.read(request.at, into, got);
+               std::span<std::byte> into, FoundBytes* found) {
+  found->passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
+  if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, found);
+  if (!is_moved(request, into.size())) return handle.file.read(request.at, into, &found->size);
+  found->size = into.size();
+  found->descriptor = handle.file.descriptor();
+  return 0;
 }
 
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,

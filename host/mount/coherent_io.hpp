@@ -32,11 +32,20 @@ struct ByteRequest {
   HostAccess how;
 };
 
+/// The bytes for a read, which stay what they are until this is gone.
+struct FoundBytes {
+  ServingGate::Passed passed;
+  std::size_t size = 0;
+  /// A file that has them where they were asked for, perhaps fewer; negative if they were copied.
+  int descriptor = -1;
+};
+
 // What programs ask of a file's bytes, served by the runtime where it keeps the file coherent with devices,
 // and by the source otherwise. Each returns 0 or an errno.
 
+/// \pre nothing is found yet
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
-               std::span<std::byte> into, std::size_t* got);
+               std::span<std::byte> into, FoundBytes* found);
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put);
 int set_size(Inode& inode, off_t size);

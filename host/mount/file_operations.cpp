@@ -4,17 +4,14 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <memory>
 
 #include "host/mount/coherent_io.hpp"
+#include "host/mount/session.hpp"
 #include "host/mount/source.hpp"
 
 namespace aprime::mount {
 namespace {
-
-/// The most that libfuse lets the kernel ask for at once.
-constexpr std::size_t kTransferMax = std::size_t{1} << 20;
 
 struct OpenedFile final : Opened {
   explicit OpenedFile(os::Descriptor opened) noexcept : handle{os::OpenFile(std::move(opened))} {}
@@ -64,22 +61,33 @@ void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
   });
 }
 
+void reply_found(fuse_req_t request, const FoundBytes& found, off_t at, const std::byte* copied) {
+  if (found.descriptor < 0) {
+    ::fuse_reply_buf(request, reinterpret_cast<const char*>(copied), found.size);
+    return;
+  }
+  fuse_bufvec bytes = FUSE_BUFVEC_INIT(found.size);
+  bytes.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
+  bytes.buf[0].fd = found.descriptor;
+  bytes.buf[0].pos = at;
+  ::fuse_reply_data(request, &bytes, fuse_buf_copy_flags{});
+  // The kernel reads ahead for a program that works through the file.
+  RequestBuffer::expect_more();
+}
+
 void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_file_info* info) {
   answer(request, [&](Source& source) {
-    thread_local const std::unique_ptr<std::byte[], decltype(&std::free)> buffer(
-        static_cast<std::byte*>(std::aligned_alloc(os::kPageBytes, kTransferMax)), &std::free);
-    if (buffer == nullptr) return ENOMEM;
-    const std::span into(buffer.get(), std::min(size, kTransferMax));
+    const std::span into = RequestBuffer::for_answer().first(std::min(size, kTransferMax));
     // A read by a program carries its owner's locks; one by the kernel for its page cache has no owner.
     const ByteRequest wanted{.at = at,
                              .is_page = info->lock_owner == 0,
                              .is_direct = (info->flags & O_DIRECT) != 0,
                              .appends = false,
                              .how = source.runtime().host_access()};
-    std::size_t got = 0;
-    const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, &got);
-    if (error != 0 && got == 0) return error;
-    ::fuse_reply_buf(request, reinterpret_cast<const char*>(buffer.get()), got);
+    FoundBytes found;
+    const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, &found);
+    if (error != 0 && found.size == 0) return error;
+    reply_found(request, found, at, into.data());
     return kReplied;
   });
 }

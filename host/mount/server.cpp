@@ -16,13 +16,15 @@ namespace aprime::mount {
 namespace {
 
 void start(void*, fuse_conn_info* connection) {
+  connection->max_write = kTransferMax;
   // Requests that were waiting in the kernel for others of their kind could keep out those that these wait
   // for.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ASYNC_DIO);
   // One way to cut a file short: as a change of its attributes.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC);
-  // Replies are made in memory.
-  connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE);
+  // Bytes of a file that no device has go from page to page; but the source's pages stay where they are.
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_MOVE);
+  connection->want |= connection->capable & FUSE_CAP_SPLICE_WRITE;
   // Pages that are written back are answered at once, but pages asked for may have to wait; the kernel counts
   // both against this limit, and some of the former may be what the latter wait for.
   connection->max_background = 65535;

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fuse.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdarg>
@@ -13,6 +15,7 @@
 #include <cstring>
 
 #include "host/os/failure.hpp"
+#include "host/os/syscalls.hpp"
 #include "host/sync/mutex.hpp"
 
 namespace aprime::mount {
@@ -57,8 +60,13 @@ class LastMessage {
 /// What the kernel offers in its INIT request and libfuse does not pass on.
 thread_local bool offers_mmap = false;
 
+/// What comes before the bytes of a write.
+constexpr std::size_t kWriteHeaders = sizeof(::fuse_in_header) + sizeof(::fuse_write_in);
+/// The kernel wants room for the largest write, and for names and attributes whatever that is.
+constexpr std::size_t kRequestMax = kTransferMax + os::kPageBytes;
+
 ssize_t read_request(int fd, void* into, std::size_t size, void*) {
-  const ssize_t n = ::read(fd, into, size);
+  const ssize_t n = ::read(fd, into, std::min(size, kRequestMax));
   if (n < static_cast<ssize_t>(sizeof(::fuse_in_header))) return n;
   ::fuse_in_header header;
   std::memcpy(&header, into, sizeof header);
@@ -87,6 +95,10 @@ ssize_t write_reply(int fd, ::iovec* parts, int count, void*) {
   return ::writev(fd, parts, count);
 }
 
+ssize_t splice_reply(int from, off_t* from_at, int fd, off_t* at, std::size_t size, unsigned flags, void*) {
+  return ::splice(from, from_at, fd, at, size, flags);
+}
+
 class Arguments {
  public:
   Arguments(const std::string& source, const MountOptions& options) {
@@ -113,6 +125,31 @@ class Arguments {
 
 }  // namespace
 
+RequestBuffer::RequestBuffer(bool huge)
+    : memory_(os::Mapped::anonymous(huge ? os::kHugeBytes : os::kPageBytes + kRequestMax, huge)) {
+  if (huge) static_cast<void>(os::sys::madvise(memory_.data(), memory_.size(), MADV_HUGEPAGE));
+  request_.mem = memory_.data() + os::kPageBytes - kWriteHeaders;
+}
+
+namespace {
+
+// Of the request that this thread is processing.
+thread_local std::byte* bytes_of_request = nullptr;
+thread_local bool expects_more = false;
+
+}  // namespace
+
+bool RequestBuffer::process(fuse_session& session) noexcept {
+  bytes_of_request = memory_.data() + os::kPageBytes;
+  expects_more = false;
+  ::fuse_session_process_buf(&session, &request_);
+  return expects_more;
+}
+
+void RequestBuffer::expect_more() noexcept { expects_more = true; }
+
+std::span<std::byte> RequestBuffer::for_answer() noexcept { return {bytes_of_request, kTransferMax}; }
+
 Session::Session(const std::string& source, const std::string& mountpoint, const MountOptions& options,
                  const fuse_lowlevel_ops& operations, void* userdata) {
   LastMessage messages;
@@ -134,7 +171,7 @@ Session::Session(const std::string& source, const std::string& mountpoint, const
   if (session_ == nullptr) refuse("libfuse refuses the options");
   if (::fuse_session_mount(session_, mountpoint.c_str()) != 0)
     refuse("is fusermount3 installed, and may this user write to the directory?");
-  constexpr fuse_custom_io kIo{write_reply, read_request, nullptr, nullptr};
+  constexpr fuse_custom_io kIo{write_reply, read_request, nullptr, splice_reply};
   if (::fuse_session_custom_io(session_, &kIo, ::fuse_session_fd(session_)) != 0) {
     ::fuse_session_unmount(session_);
     refuse("libfuse refuses its input and output functions");

@@ -1,11 +1,13 @@
 #pragma once
 
-#include <memory>
+#include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "aprime/mount.hpp"
 #include "host/mount/fuse.hpp"
+#include "host/os/memory.hpp"
 
 namespace aprime::mount {
 
@@ -14,6 +16,31 @@ inline constexpr const char* kFileSystemType = "fuse.aprime";
 
 /// The name with which `create` is asked for a file that shall have none (O_TMPFILE): no entry has it.
 inline constexpr std::string_view kUnnamed = "/";
+
+/// The most bytes that the kernel asks for, or sends, in one request.
+inline constexpr std::size_t kTransferMax = std::size_t{1} << 20;
+
+/// Memory for one request at a time, of any size, and for the bytes of its answer. The bytes of a write,
+/// which come behind its headers, begin with a page, so that the kernel can copy whole pages. For one thread.
+class RequestBuffer {
+ public:
+  /// `huge`: in a page of 2 MiB, if there is one, which saves the kernel the search for small ones.
+  /// \throws Error(resources)
+  explicit RequestBuffer(bool huge);
+
+  /// Receives a request if there is one, as fuse_session_receive_buf.
+  int receive(fuse_session& session) noexcept { return ::fuse_session_receive_buf(&session, &request_); }
+  /// Serves what was received. True if its operation said that the next request is on its way.
+  bool process(fuse_session& session) noexcept;
+  /// Said by an operation that knows.
+  static void expect_more() noexcept;
+  /// For the answer to what this thread is processing, if that has no bytes with it: kTransferMax bytes.
+  static std::span<std::byte> for_answer() noexcept;
+
+ private:
+  os::Mapped memory_;
+  fuse_buf request_{};
+};
 
 /// A FUSE session that is mounted. Talks to the kernel through libfuse, with what libfuse does not know yet
 /// added to its messages.

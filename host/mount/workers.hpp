@@ -1,13 +1,13 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <list>
 #include <thread>
 
+#include "host/mount/session.hpp"
 #include "host/os/file.hpp"
 #include "host/sync/mutex.hpp"
-
-struct fuse_session;
 
 namespace aprime::mount {
 
@@ -31,23 +31,34 @@ class Workers {
   void stop() noexcept;
 
  private:
+  struct Worker {
+    explicit Worker(bool huge_buffer) : buffer(huge_buffer) {}
+
+    std::thread thread;
+    RequestBuffer buffer;
+  };
+
   void add_worker() APRIME_REQUIRES(mutex_);
-  void run(std::list<std::thread>::iterator self) noexcept;
-  void serve() noexcept;
+  void run(std::list<Worker>::iterator self) noexcept;
+  void serve(RequestBuffer& buffer) noexcept;
   /// One more is at work: there shall be an idle one behind it.
   void begin_work() noexcept;
   /// False if this worker is one too many.
   bool end_work() noexcept;
   bool wait_for_request() noexcept;
+  /// Receives a request if one comes soon, without sleeping; one worker at a time. As `receive`.
+  int keep_looking(RequestBuffer& buffer) noexcept;
 
   fuse_session& session_;
   const os::Descriptor stop_event_;
 
+  std::atomic<bool> somebody_looks_{false};
+
   sync::Mutex mutex_{sync::LockRank::workers};
   std::condition_variable_any ended_;
-  std::list<std::thread> running_ APRIME_GUARDED_BY(mutex_);
+  std::list<Worker> running_ APRIME_GUARDED_BY(mutex_);
   /// Ended, to be joined.
-  std::list<std::thread> finished_ APRIME_GUARDED_BY(mutex_);
+  std::list<Worker> finished_ APRIME_GUARDED_BY(mutex_);
   unsigned idle_ APRIME_GUARDED_BY(mutex_) = 0;
   bool is_stopping_ APRIME_GUARDED_BY(mutex_) = false;
 };

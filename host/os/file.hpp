@@ -58,6 +58,8 @@ class File {
   FileIdentity identity() const noexcept;
   /// The absolute path that leads to it now; empty if it has no name any more, or the system does not tell.
   std::string current_path() const;
+  /// For whoever moves bytes himself. Stays open as long as the file.
+  int descriptor() const noexcept;
   /// Whether the file was opened for writing (yet).
   Access access() const noexcept;
   /// Opens the same file for writing too; a no-op if it is already. `path` is for a system without /proc, and

@@ -129,6 +129,8 @@ File::File(File&&) noexcept = default;
 File::~File() = default;
 
 const std::string& File::path() const noexcept { return state_->path; }
+int File::descriptor() const noexcept { return state_->fd.load(); }
+
 FileIdentity File::identity() const noexcept { return state_->identity; }
 
 std::string File::current_path() const {

@@ -12,8 +12,6 @@
 namespace aprime::os {
 namespace {
 
-constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
-
 constexpr std::size_t round_up(std::size_t n, std::size_t to) noexcept { return (n + to - 1) / to * to; }
 
 }  // namespace

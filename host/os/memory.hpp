@@ -15,6 +15,7 @@ namespace aprime::os {
 /// Bytes of a host page; 4096 is the smallest granule, and larger host pages are refused when a runtime is
 /// made.
 inline constexpr std::size_t kPageBytes = 4096;
+inline constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
 
 /// Owns one mmap()ed address range. Not copyable; moving keeps the address.
 class Mapped {

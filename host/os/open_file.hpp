@@ -15,6 +15,8 @@ namespace aprime::os {
 class OpenFile {
  public:
   explicit OpenFile(Descriptor fd) noexcept : fd_(std::move(fd)) {}
+  /// For whoever moves bytes himself. Stays open as long as the file.
+  int descriptor() const noexcept { return fd_.get(); }
 
   /// Reads until `into` is full or the file ends; `*got` is how far it came, also on failure.
   [[nodiscard]] int read(off_t at, std::span<std::byte> into, std::size_t* got) const noexcept;

@@ -1,5 +1,6 @@
 #include "host/os/quiet_thread.hpp"
 
+#include <sched.h>
 #include <signal.h>
 
 namespace aprime::os {
@@ -18,6 +19,12 @@ std::thread start_quiet_thread(std::function<void()> body) {
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return thread;
+}
+
+void wait_for_turn() noexcept {
+  if (::sched_getscheduler(0) != SCHED_OTHER) return;
+  const sched_param none{};
+  static_cast<void>(::sched_setscheduler(0, SCHED_BATCH, &none));
 }
 
 }  // namespace aprime::os

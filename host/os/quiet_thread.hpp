@@ -9,4 +9,9 @@ namespace aprime::os {
 /// \throws std::system_error if no thread can be made
 std::thread start_quiet_thread(std::function<void()> body);
 
+/// From now on the calling thread, when it is woken, takes the processor from nobody who runs (SCHED_BATCH):
+/// it gets another one, or its turn. For threads several of which are woken, often by one who is about to
+/// wait anyway. Changes nothing for a process that somebody gave another policy than the usual one.
+void wait_for_turn() noexcept;
+
 }  // namespace aprime::os

@@ -110,7 +110,7 @@ TEST_P(MountFaults, read_that_fails_is_told_and_the_next_one_is_right) {
 
 // The page cannot be given to the program that stores to it (SIGBUS), and it is not lost for others.
 TEST_P(MountFaults, page_that_cannot_be_read_kills_who_touches_it_and_nobody_else) {
-  client_.must("map");
+  client_.must("map_random");
   {
     const Failing failing(Call::pread, EIO);
     EXPECT_EQ(client_.ask("load 100 50"), "");  // it has no handler

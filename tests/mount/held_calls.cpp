@@ -266,6 +266,12 @@ int __wrap_fuse_reply_buf(fuse_req_t request, const char* from, std::size_t size
   return __real_fuse_reply_buf(request, from, size);
 }
 
+int __real_fuse_reply_data(fuse_req_t, fuse_bufvec*, fuse_buf_copy_flags);
+int __wrap_fuse_reply_data(fuse_req_t request, fuse_bufvec* from, fuse_buf_copy_flags flags) {
+  const Passing passing(Call::reply_pages);
+  return __real_fuse_reply_data(request, from, flags);
+}
+
 int __real_fuse_reply_write(fuse_req_t, std::size_t);
 int __wrap_fuse_reply_write(fuse_req_t request, std::size_t size) {
   const Passing passing(Call::reply_written);

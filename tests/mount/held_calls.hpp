@@ -23,6 +23,7 @@ enum class Call : std::uint8_t {
   fallocate,
   fdatasync,
   reply_bytes,
+  reply_pages,
   reply_written,
   reply_attributes,
   reply_error,  ///< with none: done

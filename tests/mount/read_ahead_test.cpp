@@ -4,6 +4,7 @@
 #include <linux/fuse.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <string>
 
@@ -71,6 +72,27 @@ TEST_P(ReadAhead, takes_nothing_where_no_program_works) {
   for (const std::uint64_t page : {0, 200, 400}) {
     EXPECT_EQ(client_.bytes("load " + std::to_string(page * kPage) + " 1"), all(1, 1));
     EXPECT_EQ(granules_come_home(), ++expected) << page;
+  }
+}
+
+// Many pages at once are not read and sent, but moved from the file's pages by the kernel.
+TEST_P(ReadAhead, pages_that_are_moved_while_a_device_takes_them_are_taken_again) {
+  for (unsigned char value = 2; value < 8; ++value) {
+    Hold moved({Call::reply_pages, When::before, bytes(0, kSize), FUSE_READ});
+    client_.begin("load 0 " + std::to_string(kSize));
+    moved.wait();
+    std::future<void> stored =
+        std::async(std::launch::async, [&] { mounted_.device_stores(mapping_, bytes(0, kSize), value); });
+    EXPECT_EQ(stored.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout)
+        << "pages that are locked until they have their bytes are not waited for";
+    moved.release();
+    const std::string seen = client_.end();
+    ASSERT_EQ(seen.size(), 3 + 2 * kSize);
+    for (std::size_t at = 3; at < seen.size(); at += 2 * kPage)
+      EXPECT_TRUE(seen.substr(at, 2) == all(1, value - 1) || seen.substr(at, 2) == all(1, value)) << at / 2;
+    stored.get();
+    EXPECT_EQ(client_.bytes("load 0 " + std::to_string(kSize)), all(kSize, value));
+    mounted_.device_stores(mapping_, bytes(0, kSize), value);
   }
 }
 
