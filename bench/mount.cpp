@@ -55,25 +55,17 @@ class OurMount {
   Mount mount_;
 };
 
-/// A program that reads or writes a whole file, one block after the other. Returns how long it took.
-class Blocks {
+/// A file as `aprime mount` and libfuse's example show it.
+class TwoMounts {
  public:
-  double read(const OpenFile& file) const {
-    return seconds([&](std::uint64_t at) { read_all(file.fd(), at, {buffer_.data(), kBlock.value}); });
-  }
-  double write(const OpenFile& file) const {
-    return seconds([&](std::uint64_t at) { write_all(file.fd(), at, {buffer_.data(), kBlock.value}); });
-  }
+  std::string at(const std::string& path) const { return directory_.at(path); }
 
  private:
-  template <class Move>
-  static double seconds(const Move& move) {
-    const double start = now();
-    for (std::uint64_t at = 0; at < kFile.value; at += kBlock.value) move(at);
-    return now() - start;
-  }
-
-  const PlainMemory buffer_ = PlainMemory::anonymous(kBlock, true);
+  const Directory directory_;
+  const std::string source_ = directory_.make_directory("source");
+  const std::string file_ = directory_.make_file("source/file", kFile);
+  const ServedMount ours_ = ServedMount::ours(source_, directory_.make_directory("ours"));
+  const ServedMount theirs_ = ServedMount::example(source_, directory_.make_directory("theirs"));
 };
 
 enum class Traffic { first_read, write, direct_read };
@@ -83,30 +75,32 @@ class Sequential final : public Experiment {
  public:
   explicit Sequential(Traffic traffic) : traffic_(traffic) {}
 
-  Sample round() override { return {seconds(ours_.directory().at("ours/file")), seconds(their_path_)}; }
-
- private:
-  double seconds(const std::string& path) const {
-    const int flags = traffic_ == Traffic::write         ? O_WRONLY
-                      : traffic_ == Traffic::direct_read ? O_RDONLY | O_DIRECT
-                                                         : O_RDONLY;
-    const OpenFile file(path, flags);
-    if (traffic_ == Traffic::first_read) file.forget_pages();
-    return traffic_ == Traffic::write ? blocks_.write(file) : blocks_.read(file);
+  Sample round() override {
+    // Who is second finds the pages that the first has given back: each has each turn.
+    Sample s;
+    s.measured = seconds("ours/file") / 2;
+    s.floor = (seconds("theirs/file") + seconds("theirs/file")) / 2;
+    s.measured += seconds("ours/file") / 2;
+    return s;
   }
 
+ private:
+  double seconds(const std::string& name) {
+    const std::string path = mounts_.at(name);
+    if (traffic_ == Traffic::write) return program_.write_blocks(path, O_WRONLY, kFile, kBlock);
+    return program_.read_blocks(path, traffic_ == Traffic::direct_read ? O_RDONLY | O_DIRECT : O_RDONLY,
+                                kFile, kBlock);
+  }
+
+  // First, before there is any thread: it forks.
+  Program program_;
   const Traffic traffic_;
-  const Blocks blocks_;
-  OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 2_MiB};
-  const std::string path_ = ours_.make_file("file", kFile);
-  const PassthroughExample theirs_{ours_.directory().at("source"),
-                                   ours_.directory().make_directory("theirs")};
-  const std::string their_path_ = ours_.directory().at("theirs/file");
+  const TwoMounts mounts_;
 };
 
 /// Blocks in order, from pages that the kernel keeps: without a request. How fast that is depends on where in
 /// memory the pages came to lie, and pages that are asked for first and second find different places (a third
-/// of the speed was seen): each mount has each turn.
+/// of the speed was seen): each mount has each turn. What is measured is the kernel's doing on both sides.
 class ReadAgain final : public Experiment {
  public:
   Sample round() override {
@@ -114,36 +108,46 @@ class ReadAgain final : public Experiment {
     for (const bool we_are_first : {true, false}) {
       our_file_.forget_pages();
       their_file_.forget_pages();
-      static_cast<void>(blocks_.read(we_are_first ? our_file_ : their_file_));
-      static_cast<void>(blocks_.read(we_are_first ? their_file_ : our_file_));
-      s.measured += blocks_.read(our_file_) / 2;
-      s.floor += blocks_.read(their_file_) / 2;
+      static_cast<void>(seconds(we_are_first ? our_file_ : their_file_));
+      static_cast<void>(seconds(we_are_first ? their_file_ : our_file_));
+      s.measured += seconds(our_file_) / 2;
+      s.floor += seconds(their_file_) / 2;
     }
     return s;
   }
 
  private:
-  const Blocks blocks_;
-  OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 2_MiB};
-  const OpenFile our_file_{ours_.make_file("file", kFile), O_RDONLY};
-  const PassthroughExample example_{ours_.directory().at("source"),
-                                    ours_.directory().make_directory("theirs")};
-  const OpenFile their_file_{ours_.directory().at("theirs/file"), O_RDONLY};
+  double seconds(const OpenFile& file) const {
+    const double start = now();
+    for (std::uint64_t at = 0; at < kFile.value; at += kBlock.value)
+      read_all(file.fd(), at, {buffer_.data(), kBlock.value});
+    return now() - start;
+  }
+
+  const PlainMemory buffer_ = PlainMemory::anonymous(kBlock, true);
+  const TwoMounts mounts_;
+  const OpenFile our_file_{mounts_.at("ours/file"), O_RDONLY};
+  const OpenFile their_file_{mounts_.at("theirs/file"), O_RDONLY};
 };
 
-/// Blocks written in order with O_DIRECT, which libfuse's example refuses (EINVAL), against the least that a
+/// Blocks written in order with O_DIRECT, which libfuse's examples refuse (EINVAL), against the least that a
 /// FUSE mount can do.
 class DirectWrites final : public Experiment {
  public:
-  Sample round() override { return {blocks_.write(our_file_), blocks_.write(bare_file_)}; }
+  Sample round() override { return {seconds("ours/file"), seconds("bare/file")}; }
 
  private:
-  const Blocks blocks_;
-  OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 2_MiB};
-  const OpenFile our_file_{ours_.make_file("file", kFile), O_WRONLY | O_DIRECT};
-  BareMount bare_{ours_.directory().make_file("backing", kFile), kFile,
-                  ours_.directory().make_directory("bare")};
-  const OpenFile bare_file_{ours_.directory().at("bare/file"), O_WRONLY | O_DIRECT};
+  double seconds(const std::string& name) {
+    return program_.write_blocks(directory_.at(name), O_WRONLY | O_DIRECT, kFile, kBlock);
+  }
+
+  // First, before there is any thread: it forks.
+  Program program_;
+  const Directory directory_;
+  const std::string source_ = directory_.make_directory("source");
+  const std::string file_ = directory_.make_file("source/file", kFile);
+  const ServedMount ours_ = ServedMount::ours(source_, directory_.make_directory("ours"));
+  BareMount bare_{directory_.make_file("backing", kFile), kFile, directory_.make_directory("bare")};
 };
 
 /// Bytes of granules that the device owns, bounced, against those of granules at home.
@@ -205,8 +209,8 @@ class MappedLoads final : public Experiment {
   OurMount ours_{DeviceKind::emulated, HostAccess::adaptive, 128_MiB, granule_};
   const std::string path_ = ours_.make_file("file", kSize);
   const Mapping mapping_ = ours_.map("file");
-  const PassthroughExample example_{ours_.directory().at("source"),
-                                    ours_.directory().make_directory("theirs")};
+  const ServedMount example_ =
+      ServedMount::example(ours_.directory().at("source"), ours_.directory().make_directory("theirs"));
 };
 
 /// Granules of which a program has pages are taken by a device, which replaces them whole.
@@ -253,15 +257,15 @@ class Recalls final : public Experiment {
 }  // namespace
 
 void add_mount(Figures& figures) {
-  const std::string example = "libfuse's passthrough_ll";
+  const std::string example = ServedMount::name_of_example();
   const auto sequential = [&](const std::string& key, const std::string& text, Traffic traffic) {
     figures.push_back({"mount_" + key, "mount, no device involved: " + text, example,
                        Unit::gigabytes_per_second, static_cast<double>(kFile.value), Goal::ratio_at_least,
-                       1.0, 7, [traffic] { return std::make_unique<Sequential>(traffic); }});
+                       1.0, 21, [traffic] { return std::make_unique<Sequential>(traffic); }});
   };
   sequential("read", "sequential read, 1 MiB", Traffic::first_read);
   figures.push_back({"mount_read_again", "the same, again", example, Unit::gigabytes_per_second,
-                     static_cast<double>(kFile.value), Goal::ratio_at_least, 1.0, 7,
+                     static_cast<double>(kFile.value), Goal::ratio_at_least, 0.9, 15,
                      [] { return std::make_unique<ReadAgain>(); }});
   sequential("write", "sequential write, 1 MiB", Traffic::write);
   sequential("direct_read", "sequential read, 1 MiB, O_DIRECT", Traffic::direct_read);

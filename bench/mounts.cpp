@@ -57,14 +57,38 @@ std::string Directory::make_file(const std::string& name, ByteCount size) const 
   return at(name);
 }
 
-PassthroughExample::PassthroughExample(const std::string& source, std::string mountpoint)
+namespace {
+
+/// Null if there is none.
+const char* passthrough_hp() {
+  return std::getenv("APRIME_PASSTHROUGH_HP");  // NOLINT(concurrency-mt-unsafe): nobody changes it
+}
+
+}  // namespace
+
+ServedMount ServedMount::ours(const std::string& source, const std::string& mountpoint) {
+  return {{APRIME_COMMAND, "mount", source, mountpoint, "--foreground"}, mountpoint};
+}
+
+ServedMount ServedMount::example(const std::string& source, const std::string& mountpoint) {
+  if (passthrough_hp() != nullptr)
+    return {{passthrough_hp(), "--foreground", source, mountpoint}, mountpoint};
+  const std::string built = APRIME_PASSTHROUGH_EXAMPLE;
+  if (built.empty()) throw std::runtime_error("libfuse's examples are not installed (libfuse3-dev)");
+  return {{built, "-f", "-o", "source=" + source + ",cache=always,timeout=86400", mountpoint}, mountpoint};
+}
+
+std::string ServedMount::name_of_example() {
+  return passthrough_hp() != nullptr ? "libfuse's passthrough_hp" : "libfuse's passthrough_ll";
+}
+
+ServedMount::ServedMount(std::vector<std::string> command, std::string mountpoint)
     : mountpoint_(std::move(mountpoint)) {
   const dev_t before = device_of(mountpoint_);
-  std::string program = APRIME_PASSTHROUGH_EXAMPLE;
-  if (program.empty()) throw std::runtime_error("libfuse's examples are not installed (libfuse3-dev)");
-  std::string options = "source=" + source + ",cache=always,timeout=86400", foreground = "-f", dash_o = "-o";
-  std::array<char*, 6> arguments{program.data(), foreground.data(),  dash_o.data(),
-                                 options.data(), mountpoint_.data(), nullptr};
+  const std::string program = command.front();
+  std::vector<char*> arguments;
+  for (std::string& argument : command) arguments.push_back(argument.data());
+  arguments.push_back(nullptr);
   const int error = ::posix_spawn(&process_, program.c_str(), nullptr, nullptr, arguments.data(), environ);
   if (error != 0) throw std::runtime_error("cannot start " + program);
   while (device_of(mountpoint_) == before) {
@@ -73,7 +97,7 @@ PassthroughExample::PassthroughExample(const std::string& source, std::string mo
   }
 }
 
-PassthroughExample::~PassthroughExample() {
+ServedMount::~ServedMount() {
   unmount(mountpoint_);
   ::kill(process_, SIGTERM);
   ::waitpid(process_, nullptr, 0);
@@ -197,20 +221,24 @@ void OpenFile::forget_pages() const {
   check(::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise");
 }
 
-namespace {
-
 /// What a program is told to do.
-struct MappedLoad {
-  std::array<char, PATH_MAX> path;
+struct Program::Order {
+  enum class Work : std::uint8_t { load_mapped, read_blocks, write_blocks };
+
+  Work work;
+  std::array<char, PATH_MAX> path{};
+  int flags = O_RDWR;
   std::uint64_t size;
+  /// Or block.
   std::uint64_t step;
-  ReadAhead read_ahead;
+  ReadAhead read_ahead = ReadAhead::yes;
 };
 
-/// Negative if it cannot be done.
-double load_mapped(const MappedLoad& order) noexcept {
-  const int fd = ::open(order.path.data(), O_RDWR | O_CLOEXEC);
-  if (fd < 0 || ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) return -1;
+namespace {
+
+/// Negative if it cannot be done; so are the next two.
+template <class Order>
+double load_mapped(const Order& order, int fd) noexcept {
   void* const base = ::mmap(nullptr, order.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) return -1;
   if (order.read_ahead == ReadAhead::no && ::madvise(base, order.size, MADV_RANDOM) != 0) return -1;
@@ -218,20 +246,53 @@ double load_mapped(const MappedLoad& order) noexcept {
   for (std::uint64_t at = 0; at < order.size; at += order.step) touch(static_cast<std::byte*>(base) + at);
   const double taken = now() - start;
   ::munmap(base, order.size);
+  return taken;
+}
+
+template <class Order, class Move>
+double move_blocks(const Order& order, const Move& move) noexcept {
+  void* const block =
+      ::mmap(nullptr, order.step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (block == MAP_FAILED) return -1;
+  const double start = now();
+  for (std::uint64_t at = 0; at < order.size; at += order.step)
+    if (move(block, order.step, static_cast<off_t>(at)) != static_cast<ssize_t>(order.step)) return -1;
+  const double taken = now() - start;
+  ::munmap(block, order.step);
+  return taken;
+}
+
+template <class Order>
+double carry_out_here(const Order& order) noexcept {
+  const int fd = ::open(order.path.data(), order.flags | O_CLOEXEC);
+  if (fd < 0 || ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) return -1;
+  double taken = -1;
+  switch (order.work) {
+    case Order::Work::load_mapped: taken = load_mapped(order, fd); break;
+    case Order::Work::read_blocks:
+      taken = move_blocks(
+          order, [fd](void* block, std::size_t size, off_t at) { return ::pread(fd, block, size, at); });
+      break;
+    case Order::Work::write_blocks:
+      taken = move_blocks(order, [fd](const void* block, std::size_t size, off_t at) {
+        return ::pwrite(fd, block, size, at);
+      });
+      break;
+  }
   ::close(fd);
   return taken;
 }
 
-[[noreturn]] void serve_orders(int connection) noexcept {
-  static MappedLoad order;  // too large for a stack
+}  // namespace
+
+void Program::serve_orders(int connection) noexcept {
+  static Order order;  // too large for a stack
   while (::read(connection, &order, sizeof order) == sizeof order) {
-    const double taken = load_mapped(order);
+    const double taken = carry_out_here(order);
     if (::write(connection, &taken, sizeof taken) != sizeof taken) break;
   }
   ::_exit(0);
 }
-
-}  // namespace
 
 Program::Program() {
   std::array<int, 2> ends{};
@@ -251,13 +312,29 @@ Program::~Program() {
   ::waitpid(process_, nullptr, 0);
 }
 
-double Program::load_mapped(const std::string& path, ByteCount size, ByteCount step, ReadAhead read_ahead) {
-  MappedLoad order{{}, size.value, step.value, read_ahead};
-  check(path.copy(order.path.data(), order.path.size() - 1) == path.size(), "path");
+double Program::carry_out(const std::string& path, const Order& order) {
+  Order sent = order;
+  check(path.copy(sent.path.data(), sent.path.size() - 1) == path.size(), "path");
   double taken = -1;
-  check(::write(connection_, &order, sizeof order) == sizeof order, "write");
+  check(::write(connection_, &sent, sizeof sent) == sizeof sent, "write");
   check(::read(connection_, &taken, sizeof taken) == sizeof taken && taken >= 0, path.c_str());
   return taken;
+}
+
+double Program::load_mapped(const std::string& path, ByteCount size, ByteCount step, ReadAhead read_ahead) {
+  return carry_out(
+      path,
+      {.work = Order::Work::load_mapped, .size = size.value, .step = step.value, .read_ahead = read_ahead});
+}
+
+double Program::read_blocks(const std::string& path, int flags, ByteCount size, ByteCount block) {
+  return carry_out(
+      path, {.work = Order::Work::read_blocks, .flags = flags, .size = size.value, .step = block.value});
+}
+
+double Program::write_blocks(const std::string& path, int flags, ByteCount size, ByteCount block) {
+  return carry_out(
+      path, {.work = Order::Work::write_blocks, .flags = flags, .size = size.value, .step = block.value});
 }
 
 }  // namespace aprime::bench

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "aprime/aprime.hpp"
 #include "bench/plain.hpp"
@@ -31,14 +32,22 @@ class Directory {
   std::string path_;
 };
 
-/// libfuse's example of a pass-through file system (passthrough_ll), caching as much as it can, in a process
-/// of its own.
-class PassthroughExample {
+/// A mount that a process of its own serves.
+class ServedMount {
  public:
-  PassthroughExample(const std::string& source, std::string mountpoint);
-  ~PassthroughExample();
-  PassthroughExample(const PassthroughExample&) = delete;
-  PassthroughExample& operator=(const PassthroughExample&) = delete;
+  /// `aprime mount`.
+  static ServedMount ours(const std::string& source, const std::string& mountpoint);
+  /// libfuse's example of a pass-through file system, caching as much as it can: passthrough_hp, its fastest,
+  /// where APRIME_PASSTHROUGH_HP says where somebody has built it; no distribution has its source in a
+  /// package. Else passthrough_ll, which is built with us.
+  static ServedMount example(const std::string& source, const std::string& mountpoint);
+  /// Which of them, for tables.
+  static std::string name_of_example();
+
+  ServedMount(std::vector<std::string> command, std::string mountpoint);
+  ~ServedMount();
+  ServedMount(const ServedMount&) = delete;
+  ServedMount& operator=(const ServedMount&) = delete;
 
  private:
   std::string mountpoint_;
@@ -91,11 +100,20 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  /// Opens the file, makes the kernel forget what clean pages it has of it, maps it, and loads from one byte
-  /// in every `step`, in order. Returns how many seconds the loads took.
+  // Each opens the file and makes the kernel forget what clean pages it has of it, works through it in order,
+  // and returns how many seconds that took.
+
+  /// Maps it and loads from one byte in every `step`.
   double load_mapped(const std::string& path, ByteCount size, ByteCount step, ReadAhead read_ahead);
+  /// `flags` as for open(2).
+  double read_blocks(const std::string& path, int flags, ByteCount size, ByteCount block);
+  double write_blocks(const std::string& path, int flags, ByteCount size, ByteCount block);
 
  private:
+  struct Order;
+  static void serve_orders(int connection) noexcept;
+  double carry_out(const std::string& path, const Order& order);
+
   int connection_ = -1;
   pid_t process_ = 0;
 };
