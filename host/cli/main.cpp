@@ -146,11 +146,17 @@ void add_mount(CLI::App& app, MountRequest& request, Action& action) {
   });
 }
 
-void add_unmount(CLI::App& app, std::string& mountpoint, bool& lazy, Action& action) {
+void add_unmount(CLI::App& app, std::string& mountpoint, Unmount& how, Action& action) {
   CLI::App* unmount = app.add_subcommand("unmount", "end a mount, also one whose daemon is gone");
   unmount->add_option("MOUNTPOINT", mountpoint, "where it is mounted")->required();
-  unmount->add_flag("--lazy", lazy, "at once, even while programs use it");
-  unmount->callback([&] { action = [&] { return unmount_command(mountpoint, lazy); }; });
+  CLI::Option* lazy = unmount->add_flag_callback(
+      "--lazy", [&] { how = Unmount::now; }, "at once, even while programs use it");
+  unmount
+      ->add_flag_callback(
+          "--force", [&] { how = Unmount::force; },
+          "at once, with an error for programs that wait for it: for a daemon that answers no more")
+      ->excludes(lazy);
+  unmount->callback([&] { action = [&] { return unmount_command(mountpoint, how); }; });
 }
 
 void add_status(CLI::App& app, std::string& path, bool& json, Action& action) {
@@ -185,8 +191,8 @@ int run(int argc, char** argv) {
   MountRequest mount_request;
   add_mount(app, mount_request, action);
   std::string unmount_point;
-  bool unmount_lazily = false;
-  add_unmount(app, unmount_point, unmount_lazily, action);
+  Unmount unmount_how = Unmount::when_idle;
+  add_unmount(app, unmount_point, unmount_how, action);
   std::string status_path;
   bool status_json = false;
   add_status(app, status_path, status_json, action);

@@ -122,8 +122,8 @@ int mount_command(const MountRequest& request) {
   return serve(request, [&](const Mount&) { become_daemon(ready[1]); });
 }
 
-int unmount_command(const std::string& mountpoint, bool lazy) {
-  unmount(mountpoint, lazy ? Unmount::now : Unmount::when_idle);
+int unmount_command(const std::string& mountpoint, Unmount how) {
+  unmount(mountpoint, how);
   return ExitCode::done;
 }
 

@@ -25,6 +25,6 @@ struct MountRequest {
 int mount_command(const MountRequest& request);
 
 /// What `aprime unmount` does. Returns the exit status. \throws Error
-int unmount_command(const std::string& mountpoint, bool lazy);
+int unmount_command(const std::string& mountpoint, Unmount how);
 
 }  // namespace aprime::cli

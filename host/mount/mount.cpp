@@ -41,6 +41,23 @@ void require_free(const std::string& mountpoint) {
   }
 }
 
+/// So that nobody waits for its daemon any more, we included: it is a stale mount then. Does nothing if no
+/// mount of ours is there.
+void end_connection(const std::string& mountpoint) {
+  const std::string at = os::resolved_path(mountpoint);
+  const auto entry = os::mount_of(at);
+  if (!entry || entry->point != at || entry->type != mount::kFileSystemType) return;
+  const int error = os::abort_connection(*entry);
+  if (error == ENOENT)
+    refuse(mountpoint,
+           "the connection to its process cannot be ended: mount the file system of connections first (mount "
+           "-t fusectl none /sys/fs/fuse/connections)",
+           error);
+  if (error != 0)
+    refuse(mountpoint, fmt::format("the connection to its process cannot be ended: {}", std::strerror(error)),
+           error);
+}
+
 }  // namespace
 
 bool can_mount() noexcept { return true; }
@@ -82,13 +99,14 @@ Mount Runtime::mount(const std::string& source, const std::string& mountpoint, c
 }
 
 void unmount(const std::string& mountpoint, Unmount how) {
+  if (how == Unmount::force) end_connection(mountpoint);
   const std::string at = os::canonical_path(mountpoint);
   const MountedThere found = os::mounted_at(at, mount::kFileSystemType);
   if (found == MountedThere::nothing) refuse(mountpoint, "nothing is mounted there");
   if (found == MountedThere::other || found == MountedThere::other_stale)
     refuse(mountpoint, "what is mounted there is no mount of aprime; use umount");
   // A dead mount has nobody to wait for.
-  const bool now = how == Unmount::now || found == MountedThere::ours_stale;
+  const bool now = how != Unmount::when_idle || found == MountedThere::ours_stale;
   // A daemon that was killed has left its socket behind.
   std::optional<std::uint64_t> stale_device;
   if (const auto entry = os::mount_of(at); entry && found == MountedThere::ours_stale)

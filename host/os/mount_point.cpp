@@ -18,6 +18,8 @@
 #include <sstream>
 
 #include "host/os/failure.hpp"
+#include "host/os/file.hpp"
+#include "host/os/syscalls.hpp"
 
 namespace aprime::os {
 namespace {
@@ -158,6 +160,15 @@ int unmount_at(const std::string& canonical, Detach how) {
   if (::geteuid() != 0) return run_fusermount(canonical, how);
   const int flags = UMOUNT_NOFOLLOW | (how == Detach::now ? MNT_DETACH : 0);
   return ::umount2(canonical.c_str(), flags) == 0 ? 0 : errno;
+}
+
+int abort_connection(const MountEntry& mount) {
+  const std::string path = fmt::format("/sys/fs/fuse/connections/{}/abort", gnu_dev_minor(mount.device));
+  const Descriptor abort(sys::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (abort) return ::write(abort.get(), "1", 1) == 1 ? 0 : errno;
+  if (errno != ENOENT || ::geteuid() != 0) return errno;
+  // Does that first, and then fails if the mount is in use.
+  return ::umount2(mount.point.c_str(), UMOUNT_NOFOLLOW | MNT_FORCE) == 0 || errno == EBUSY ? 0 : errno;
 }
 
 }  // namespace aprime::os

@@ -55,5 +55,9 @@ enum class Detach : std::uint8_t {
 /// unmount the user's own mounts. Returns 0 or an errno (EPERM whenever fusermount3 fails, which does not say
 /// why).
 int unmount_at(const std::string& canonical, Detach how);
+/// Ends the connection between the kernel and the daemon of a FUSE mount, which may hang: all that is waited
+/// for there fails. For root, and for who mounted. Asks nothing of the mount. Returns 0 or an errno (ENOENT:
+/// the system has no file system of FUSE connections, /sys/fs/fuse/connections).
+int abort_connection(const MountEntry& mount);
 
 }  // namespace aprime::os

@@ -63,9 +63,13 @@ enum class Unmount : std::uint8_t {
   when_idle,
   /// Take it out of the tree at once.
   now,
+  /// The same, and end what programs wait for there with an error. For a process that answers no more, or was
+  /// killed and does not end because the kernel waits for its answer. What programs have stored by mmap, and
+  /// it has not written, is lost.
+  force,
 };
 /// Unmounts a mount of aprime from outside; also one whose process is gone. \throws Error(cannot_open) that
-/// says what is there instead, or what keeps it busy
+/// says what is there instead, what keeps it busy, or why it cannot be forced
 void unmount(const std::string& mountpoint, Unmount how = Unmount::when_idle);
 
 }  // namespace aprime

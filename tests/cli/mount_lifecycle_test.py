@@ -109,6 +109,25 @@ class Lifecycle(MountedTest):
         self.start_mount()
         self.assertEqual(self.content(self.at("file")), b"synced")
 
+    def test_daemon_that_answers_no_more_is_forced_out(self):
+        self.start_mount()
+        self.write(self.at("file"), b"text")
+        self.daemon.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.daemon.kill)
+        hanging = subprocess.Popen(["rm", self.at("file")], stderr=subprocess.PIPE)
+        with self.assertRaises(subprocess.TimeoutExpired):
+            hanging.wait(timeout=0.3)
+        self.assert_refused(2, "unmount", "--force", "--lazy", self.mountpoint, names="--lazy")
+        process = self.aprime("unmount", "--force", self.mountpoint)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.assertFalse(is_mounted(self.mountpoint))
+        self.assertIn(b"rm: ", hanging.communicate(timeout=60)[1])
+        self.assertNotEqual(hanging.returncode, 0)
+        self.daemon.send_signal(signal.SIGCONT)
+        self.assertEqual(self.daemon.wait(timeout=60), 0)
+        self.assertEqual(self.content(self.plain("file")), b"text")
+        self.assert_refused(1, "unmount", "--force", self.mountpoint, names=[self.mountpoint, "nothing is"])
+
     def test_without_descriptors_errors_are_told_and_it_goes_on(self):
         for n in range(200):
             self.write(self.plain(f"file {n}"), b"%d" % n)
