@@ -31,7 +31,7 @@ Progress FaultingRegion::protect(GranuleRange run) noexcept {
 }
 
 Status FaultingRegion::before_kernels() noexcept {
-  if (!any_to_protect_.exchange(false)) return {};
+  if (!any_to_protect_.load()) return {};
   GranuleRange run{};
   Status status;
   const auto take = [&] {
@@ -48,24 +48,34 @@ Status FaultingRegion::before_kernels() noexcept {
     run.count.value += 1;
   });
   take();
-  if (!status.is_ok()) any_to_protect_.store(true);
+  // Not before: see `hold_off_from_marked`.
+  any_to_protect_.store(!status.is_ok());
   return status;
 }
 
 Progress FaultingRegion::grant_write(GranuleRange run) noexcept {
-  Progress p{run.count, {}};
-  // A kernel that begins just now may have the right taken from it all the same, and be given it by
-  // `restore`.
-  if (!to_protect_.all_marked(run)) p = give_write(run);
+  const std::shared_lock held = hold_off_from_marked();
+  const Progress p = to_protect_.all_marked(run) ? Progress{run.count, {}} : give_write(run);
   to_protect_.unmark({run.first, p.done});
   return p;
 }
 
 Progress FaultingRegion::release(GranuleRange run) noexcept {
+  const std::shared_lock held = hold_off_from_marked();
   const Progress p = take_all(run);
-  // Not before: a kernel could begin, and store to what is to be forgotten.
   to_protect_.unmark({run.first, p.done});
   return p;
+}
+
+Status FaultingRegion::write_copy(GranuleIndex g, ByteCount offset,
+                                  std::span<const std::byte> from) noexcept {
+  const GranuleRange granule{g, GranuleCount{1}};
+  if (const std::shared_lock held = hold_off_from_marked(); to_protect_.any_marked(granule)) {
+    const Progress p = take_write(granule);
+    if (!p.status.is_ok()) return p.status;
+    to_protect_.unmark(granule);
+  }
+  return replace(g, offset, from);
 }
 
 detail::PagedWindow FaultingRegion::paged_window() noexcept {

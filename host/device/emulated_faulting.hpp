@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <shared_mutex>
 
 #include "host/device/emulated_device.hpp"
 #include "host/device/granule_marks.hpp"
@@ -25,6 +26,7 @@ class FaultingRegion : public Region, private os::TrapTarget, private BeforeKern
   Progress grant_write(GranuleRange run) noexcept final;
   Progress protect(GranuleRange run) noexcept final;
   Progress release(GranuleRange run) noexcept final;
+  Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept final;
 
   std::byte* window() noexcept final { return window_; }
   detail::PagedWindow paged_window() noexcept final;
@@ -36,11 +38,11 @@ class FaultingRegion : public Region, private os::TrapTarget, private BeforeKern
   /// \throws Error(resources)
   FaultingRegion(RegionParams params, FaultHandler& handler, KernelActivity& activity);
 
-  // Region's `grant_write`, `protect` and `release`, by the hardware. Taking the write right of granules that
-  // have none changes nothing.
+  // Region's `grant_write`, `protect`, `release` and `write_copy`, by the hardware.
   virtual Progress give_write(GranuleRange run) noexcept = 0;
   virtual Progress take_write(GranuleRange run) noexcept = 0;
   virtual Progress take_all(GranuleRange run) noexcept = 0;
+  virtual Status replace(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept = 0;
 
   /// `make(size)` makes the window: with room for the file to grow in place if the process has the address
   /// space, else just as large as it must be. \throws what `make` throws then
@@ -80,10 +82,15 @@ class FaultingRegion : public Region, private os::TrapTarget, private BeforeKern
   [[nodiscard]] os::TrapRegistration serve(std::byte* window, std::size_t size);
   Answer on_trap(const os::Trap& trap) noexcept override;
   Status before_kernels() noexcept override;
+  /// Keeps `before_kernels` from granules that the caller has for himself otherwise. Only he marks them:
+  /// where nothing is marked, and no marks are being looked at, it stays away from them.
+  std::shared_lock<os::Gate> hold_off_from_marked() noexcept {
+    return any_to_protect_.load() ? activity_.hold_off() : std::shared_lock<os::Gate>();
+  }
 
   FaultHandler& handler_;
   KernelActivity& activity_;
-  /// Write rights that the hardware has and shall lose before a kernel begins, and whether there are any.
+  /// Write rights that the hardware has and shall lose before a kernel begins, and whether there may be any.
   GranuleMarks to_protect_;
   std::atomic<bool> any_to_protect_{false};
   std::byte* window_ = nullptr;

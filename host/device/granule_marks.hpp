@@ -38,6 +38,10 @@ class GranuleMarks {
       return true;
     });
   }
+  bool any_marked(GranuleRange range) const noexcept {
+    return !for_each_word(
+        range, [this](std::uint64_t w, std::uint64_t bits) { return (words_[w].load() & bits) == 0; });
+  }
   bool all_marked(GranuleRange range) const noexcept {
     return for_each_word(
         range, [this](std::uint64_t w, std::uint64_t bits) { return (words_[w].load() & bits) == bits; });

@@ -6,7 +6,6 @@
 
 #include "aprime/error.hpp"
 #include "host/os/gate.hpp"
-#include "host/sync/mutex.hpp"
 
 namespace aprime::device {
 
@@ -24,7 +23,7 @@ class BeforeKernels {
 /// hardware can wait until one is about to begin: all at once then, and not at all for copies that are gone
 /// by then.
 ///
-/// Thread-safe. `while_none_runs` may be called inside a fault.
+/// Thread-safe. `while_none_runs` and `hold_off` may be called inside a fault.
 class KernelActivity {
  public:
   /// Kernels may run as long as there is one of these. \throws Error as `BeforeKernels` answers
@@ -39,7 +38,7 @@ class KernelActivity {
     KernelActivity& activity_;
   };
 
-  /// Asks before kernels begin, as long as it exists.
+  /// Asked before kernels begin, as long as it exists.
   class Registration {
    public:
     /// \throws std::bad_alloc
@@ -53,11 +52,14 @@ class KernelActivity {
     BeforeKernels& asked_;
   };
 
+  /// While it is held, nobody is asked to do what must happen before kernels.
+  [[nodiscard]] std::shared_lock<os::Gate> hold_off() noexcept { return std::shared_lock(gate_); }
+
   /// Calls `fn()` and returns true if no kernel runs; none begins before that has returned.
   template <class Fn>
   bool while_none_runs(const Fn& fn) noexcept {
     if (running_.load(std::memory_order_relaxed) != 0) return false;
-    const std::shared_lock pass(gate_);
+    const std::shared_lock held = hold_off();
     // Acquires what the last kernel did.
     if (running_.load(std::memory_order_acquire) != 0) return false;
     fn();
@@ -67,12 +69,10 @@ class KernelActivity {
  private:
   void begin();
 
-  /// Shared by those who count on it that no kernel runs.
+  /// Had alone to ask, and to change who is asked and that kernels run.
   os::Gate gate_;
   std::atomic<unsigned> running_{0};
-  /// Held while what has to happen before kernels happens: a second kernel waits for it as well.
-  sync::Mutex beginning_{sync::LockRank::kernels};
-  std::vector<BeforeKernels*> asked_ APRIME_GUARDED_BY(beginning_);
+  std::vector<BeforeKernels*> asked_;
 };
 
 }  // namespace aprime::device

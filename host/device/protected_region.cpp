@@ -51,15 +51,6 @@ class ProtectedRegion final : public FaultingRegion {
     return {};
   }
 
-  Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override {
-    if (from.empty()) return {};
-    const GranuleRange granule{g, GranuleCount{1}};
-    take_rights(granule);
-    std::copy_n(from.data(), from.size(), memory_.alias().data() + offset_of(g) + offset.value);
-    static_cast<void>(view_.set(g, GranuleCount{1}, os::Protection::read));
-    return {};
-  }
-
  private:
   Progress give_write(GranuleRange run) noexcept override {
     return in_one_go_or_each(run, [this](GranuleRange r) {
@@ -79,6 +70,15 @@ class ProtectedRegion final : public FaultingRegion {
     take_rights(run);
     memory_.clear(offset_of(run.first), size_of(run));
     return {run.count, {}};
+  }
+
+  Status replace(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override {
+    if (from.empty()) return {};
+    const GranuleRange granule{g, GranuleCount{1}};
+    take_rights(granule);
+    std::copy_n(from.data(), from.size(), memory_.alias().data() + offset_of(g) + offset.value);
+    static_cast<void>(view_.set(g, GranuleCount{1}, os::Protection::read));
+    return {};
   }
 
   std::span<std::byte> bytes_of(GranuleRange r) const noexcept {

@@ -27,13 +27,13 @@ class UserfaultRegion final : public FaultingRegion {
   Progress adopt(GranuleRange run) noexcept override;
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
-  Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
   Status restore(GranuleRange run, bool write) noexcept override;
 
  private:
   Progress give_write(GranuleRange run) noexcept override;
   Progress take_write(GranuleRange run) noexcept override;
   Progress take_all(GranuleRange run) noexcept override;
+  Status replace(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
   Progress fill_from_alias(GranuleRange run, std::span<const std::byte> alias) noexcept;
   Status fill_from_staging(GranuleRange run, HomePort& home) noexcept;
   Status place(std::byte* at, std::span<const std::byte> bytes, std::size_t* done) noexcept {
@@ -144,8 +144,7 @@ Status UserfaultRegion::read_copy(GranuleIndex g, ByteCount offset, std::span<st
 
 /// Only the pages that change are taken away. Of those, none is there with old bytes when the first appears
 /// with new ones, and whoever needs one that is missing waits until the caller's transaction ends.
-Status UserfaultRegion::write_copy(GranuleIndex g, ByteCount offset,
-                                   std::span<const std::byte> from) noexcept {
+Status UserfaultRegion::replace(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept {
   if (from.empty()) return {};
   const auto first = static_cast<std::size_t>(offset.value) / os::kPageBytes * os::kPageBytes;
   const auto end = static_cast<std::size_t>(offset.value) + from.size();

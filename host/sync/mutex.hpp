@@ -35,9 +35,6 @@ enum class LockRank : std::uint8_t {
   file_tables,
   /// A device's queue of launches, and who may admit leases.
   queue,
-  /// Who lets kernels begin on an emulated device. Held across the system calls that take rights from it
-  /// before; never on a fault path.
-  kernels,
   /// One grid executor's current launch.
   executor,
   /// CoherentFile: its fdatasync, and what must be written again before it; what a sync recalls from a mount.

@@ -178,5 +178,40 @@ TEST_P(BetweenKernels, no_store_is_lost_around_the_begin_of_a_kernel) {
   EXPECT_EQ(sum, launches);
 }
 
+/// A right that is about to be taken for good, and one that is taken with the bytes, by two threads.
+TEST_P(BetweenKernels, nobody_reads_a_copy_that_is_gone) {
+  const auto launches = test::scaled<std::uint64_t>(3000);
+  std::atomic<bool> done{false};
+  std::thread taker([&] {
+    while (!done)
+      for (std::uint64_t n = 0; n < 8; ++n) {
+        const GranuleIndex g{n};
+        engine_.give({g, GranuleCount{1}}, true);
+        const FakeEngine::Locked locked(engine_, g);
+        if (engine_.given(g) != FakeEngine::Given::write) continue;
+        EXPECT_TRUE(region_.protect({g, GranuleCount{1}}).status.is_ok());
+        engine_.given(g) = FakeEngine::Given::read;
+        if (n % 2 == 0) {
+          const std::byte byte = FakeHome::pattern(n);
+          EXPECT_TRUE(region_.write_copy(g, ByteCount{GetParam().granule - 1}, {&byte, 1}).is_ok());
+        }
+        EXPECT_TRUE(region_.release({g, GranuleCount{1}}).status.is_ok());
+        engine_.give_frame_back(g);
+        engine_.given(g) = FakeEngine::Given::nothing;
+      }
+  });
+  std::atomic<std::uint64_t> wrong{0};
+  for (std::uint64_t i = 0; i < launches; ++i) {
+    const LaunchResult result = run_kernel(*engine_.device, [&] {
+      for (std::uint64_t g = 0; g < 8; ++g)
+        wrong += first_byte_of(g)[100] != FakeHome::pattern(g * GetParam().granule + 100);
+    });
+    ASSERT_TRUE(result.completed());
+  }
+  done = true;
+  taker.join();
+  EXPECT_EQ(wrong, 0u);
+}
+
 }  // namespace
 }  // namespace aprime::device
