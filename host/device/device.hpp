@@ -29,6 +29,9 @@ class HomePort {
   virtual Status read(ByteOffset at, std::span<std::byte> into) noexcept = 0;
   /// Writes to home what lies below the end of the file. Valid answers: ok; io; no_space.
   virtual Status write(ByteOffset at, std::span<const std::byte> from) noexcept = 0;
+  /// The same for one of several threads that write different parts at the same time: so that none waits for
+  /// another. May allocate.
+  virtual Status store(ByteOffset at, std::span<const std::byte> from) noexcept { return write(at, from); }
   /// Home as memory for the *kernel* to copy from (UFFDIO_COPY), starting at byte 0 of the file. Our own
   /// loads there could SIGBUS. May be shorter than the file, or empty: then use `read`. The last page's bytes
   /// beyond the end of the file are zeros.

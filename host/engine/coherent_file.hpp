@@ -192,6 +192,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status write(ByteOffset at, std::span<const std::byte> from) noexcept override {
     return file_.write(at, from);
   }
+  Status store(ByteOffset at, std::span<const std::byte> from) noexcept override {
+    return file_.store(at, from);
+  }
   std::span<const std::byte> alias() noexcept override { return file_.alias(); }
 
  private:

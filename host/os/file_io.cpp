@@ -70,7 +70,8 @@ Status File::read(ByteOffset at, std::span<std::byte> into) noexcept {
   return status;
 }
 
-Status File::write(ByteOffset at, std::span<const std::byte> from) noexcept {
+template <class Put>
+Status File::write_below_end(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept {
   if (access() == Access::read) return {Errc::access_denied, EBADF, at};
   const std::shared_lock lock(state_->end_gate);
   const SizeResult end = size();
@@ -78,7 +79,26 @@ Status File::write(ByteOffset at, std::span<const std::byte> from) noexcept {
   if (at.value >= end.size.value) return {};
   const auto below_end =
       static_cast<std::size_t>(std::min<std::uint64_t>(from.size(), end.size.value - at.value));
-  return write_all(state_->fd.load(), at.value, from.first(below_end));
+  return put(state_->fd.load(), from.first(below_end));
+}
+
+Status File::write(ByteOffset at, std::span<const std::byte> from) noexcept {
+  return write_below_end(
+      at, from, [at](int fd, std::span<const std::byte> bytes) { return write_all(fd, at.value, bytes); });
+}
+
+Status File::store(ByteOffset at, std::span<const std::byte> from) noexcept {
+  return write_below_end(at, from, [this, at](int fd, std::span<const std::byte> bytes) {
+    return store_resident(at, bytes) ? Status{} : write_all(fd, at.value, bytes);
+  });
+}
+
+bool File::store_resident(ByteOffset at, std::span<const std::byte> from) noexcept {
+  // A few faults of the mapping cost as much as a call.
+  constexpr std::size_t kStoredMin = std::size_t{256} << 10;
+  if (from.size() < kStoredMin) return false;
+  StoreWindow* const window = window_up_to(at.value + from.size());
+  return window != nullptr && window->is_resident(at.value, from.size()) && window->store(at.value, from);
 }
 
 Status File::read_direct(ByteOffset at, std::span<std::byte> into) noexcept {

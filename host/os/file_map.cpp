@@ -51,6 +51,30 @@ void File::extend_alias(ByteCount size) noexcept {
   state_->alias.store(&state_->aliases.front(), std::memory_order_release);
 }
 
+StoreWindow* File::window_up_to(std::uint64_t end) noexcept {
+  const auto covering = [&] {
+    StoreWindow* const newest = state_->window.load(std::memory_order_acquire);
+    return newest != nullptr && newest->size() >= end ? newest : nullptr;
+  };
+  if (StoreWindow* const window = covering()) return window;
+  if (state_->has_no_window.load()) return nullptr;
+  const std::lock_guard lock(state_->mutex);
+  if (StoreWindow* const window = covering()) return window;
+  const StoreWindow* const newest = state_->window.load();
+  const std::size_t wanted = std::max<std::size_t>(end, newest == nullptr ? 0 : newest->size() * 2);
+  try {
+    Mapped memory = map(state_->fd.load(), 0, wanted, PROT_READ | PROT_WRITE);
+    if (memory) {
+      state_->windows.emplace_front(std::move(memory));
+      state_->window.store(&state_->windows.front(), std::memory_order_release);
+      return &state_->windows.front();
+    }
+  } catch (const std::exception&) {
+  }
+  state_->has_no_window.store(true);
+  return nullptr;
+}
+
 Mapped File::map_shared(ByteRange range, Access access) {
   assert(range.first.value % kPageBytes == 0 && !range.empty());
   const int protection = access == Access::read ? PROT_READ : PROT_READ | PROT_WRITE;

@@ -7,6 +7,7 @@
 
 #include "host/os/file.hpp"
 #include "host/os/gate.hpp"
+#include "host/os/store_window.hpp"
 
 namespace aprime::os {
 
@@ -23,6 +24,9 @@ struct File::State {
   std::atomic<Access> access{Access::read};
   /// The newest of `aliases`, null while there is none.
   std::atomic<const Mapped*> alias{nullptr};
+  /// Likewise of `windows`; and whether there can be none.
+  std::atomic<StoreWindow*> window{nullptr};
+  std::atomic<bool> has_no_window{false};
 
   /// Shared by writes, which look at the end of the file first, and held alone to move the end: a write that
   /// began below an end that is cut off meanwhile would grow the file again.
@@ -32,6 +36,7 @@ struct File::State {
   std::mutex mutex;
   std::forward_list<Descriptor> descriptors;
   std::forward_list<Mapped> aliases;
+  std::forward_list<StoreWindow> windows;
 
   /// Keeps `fd` for the life of the file and returns it.
   int keep(Descriptor fd_to_keep);

@@ -60,7 +60,7 @@ Status CopyWorker::end(const CopyJob& job, std::size_t at) noexcept {
   if (!status.is_ok()) return status;
   const std::size_t size = static_cast<std::size_t>(slot.piece.size);
   if (job.kind == CopyJob::Kind::to_home)
-    return job.home->write(job.at + ByteCount{slot.piece.first}, {bytes_of(at), size});
+    return job.home->store(job.at + ByteCount{slot.piece.first}, {bytes_of(at), size});
   if (job.kind == CopyJob::Kind::to_memory) std::memcpy(job.memory + slot.piece.first, bytes_of(at), size);
   return {};
 }
