@@ -52,17 +52,21 @@ engine::Transfer transfer_of(CoherentFile& file, const ByteRequest& request, std
           .is_direct = request.is_direct && is_aligned(file, at, buffer)};
 }
 
-/// From how many bytes on a reply is faster if the kernel moves them from page to page than if they are
-/// copied to memory and from there. It moves no more than 1 MiB, the header included.
+/// From how many bytes on it is faster to let the kernel take pages to the reply than to copy them to memory
+/// and from there. Not for what programs read, which is not copied to whole pages.
 constexpr std::size_t kMovedMin = std::size_t{32} << 10;
-constexpr std::size_t kMovedMax = std::size_t{512} << 10;
 
-bool is_moved(const ByteRequest& request, std::size_t size) noexcept {
-  return request.is_page && size >= kMovedMin && size <= kMovedMax;
+/// False if the bytes have to be read.
+bool find_pages(int fd, const ByteRequest& request, std::size_t size, os::PagePipe& pages,
+                FoundBytes* found) noexcept {
+  if (!request.is_page || size < kMovedMin) return false;
+  if (!pages.fill(fd, request.at, size, &found->size)) return false;
+  found->in_pages = found->size > 0;
+  return true;
 }
 
 int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std::byte> into,
-                  FoundBytes* found) {
+                  os::PagePipe& pages, FoundBytes* found) {
   std::uint64_t size = 0;
   if (const int error = current_size(file, &size); error != 0) return error;
   const auto at = static_cast<std::uint64_t>(request.at);
@@ -74,10 +78,8 @@ int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std:
     // if it must. It may not wait: whoever has one of the granules pinned may wait for a page of another.
     const GranuleRange granules = file.granule().covering({ByteOffset{at}, ByteCount{part.size()}});
     status = file.page_in(granules, granules.count.value > 1);
-    if (status.is_ok() && is_moved(request, part.size()))
-      found->descriptor = file.file().descriptor();
-    else if (status.is_ok())
-      status = file.file().read(ByteOffset{at}, part);
+    if (status.is_ok() && find_pages(file.file().descriptor(), request, part.size(), pages, found)) return 0;
+    if (status.is_ok()) status = file.file().read(ByteOffset{at}, part);
   } else {
     // What programs have stored to pages that the kernel has, it has sent before it asks.
     engine::Transfer transfer = transfer_of(file, request, at, part);
@@ -139,13 +141,13 @@ bool keeps_pages_coherent() noexcept {
 }
 
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
-               std::span<std::byte> into, FoundBytes* found) {
+               std::span<std::byte> into, os::PagePipe& pages, FoundBytes* found) {
   found->passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
-  if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, found);
-  if (!is_moved(request, into.size())) return handle.file.read(request.at, into, &found->size);
-  found->size = into.size();
-  found->descriptor = handle.file.descriptor();
-  return 0;
+  if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, pages, found);
+  if (find_pages(handle.file.descriptor(), request, into.size(), pages, found)) return 0;
+  const int error = handle.file.read(request.at, into, &found->size);
+  // A page that the kernel gets less for ends the file.
+  return request.is_page || found->size == 0 ? error : 0;
 }
 
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,

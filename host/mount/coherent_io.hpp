@@ -7,6 +7,7 @@
 
 #include "host/mount/inode_table.hpp"
 #include "host/os/open_file.hpp"
+#include "host/os/page_pipe.hpp"
 
 namespace aprime::mount {
 
@@ -32,20 +33,21 @@ struct ByteRequest {
   HostAccess how;
 };
 
-/// The bytes for a read, which stay what they are until this is gone.
+/// The bytes for a read.
 struct FoundBytes {
+  /// As long as it exists, no device is given a file that none has.
   ServingGate::Passed passed;
   std::size_t size = 0;
-  /// A file that has them where they were asked for, perhaps fewer; negative if they were copied.
-  int descriptor = -1;
+  /// In the pipe, not in memory.
+  bool in_pages = false;
 };
 
 // What programs ask of a file's bytes, served by the runtime where it keeps the file coherent with devices,
 // and by the source otherwise. Each returns 0 or an errno.
 
-/// \pre nothing is found yet
+/// \pre nothing is found yet, and `pages` empty
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
-               std::span<std::byte> into, FoundBytes* found);
+               std::span<std::byte> into, os::PagePipe& pages, FoundBytes* found);
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put);
 int set_size(Inode& inode, off_t size);

@@ -61,23 +61,24 @@ void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
   });
 }
 
-void reply_found(fuse_req_t request, const FoundBytes& found, off_t at, const std::byte* copied) {
-  if (found.descriptor < 0) {
-    ::fuse_reply_buf(request, reinterpret_cast<const char*>(copied), found.size);
+void reply_found(fuse_req_t request, const FoundBytes& found, const RequestBuffer::Answer& answer) {
+  if (!found.in_pages) {
+    ::fuse_reply_buf(request, reinterpret_cast<const char*>(answer.bytes.data()), found.size);
     return;
   }
-  fuse_bufvec bytes = FUSE_BUFVEC_INIT(found.size);
-  bytes.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
-  bytes.buf[0].fd = found.descriptor;
-  bytes.buf[0].pos = at;
-  ::fuse_reply_data(request, &bytes, fuse_buf_copy_flags{});
+  fuse_bufvec pages = FUSE_BUFVEC_INIT(found.size);
+  pages.buf[0].flags = FUSE_BUF_IS_FD;
+  pages.buf[0].fd = answer.pages.descriptor();
+  ::fuse_reply_data(request, &pages, fuse_buf_copy_flags{});
+  answer.pages.clear();
   // The kernel reads ahead for a program that works through the file.
   RequestBuffer::expect_more();
 }
 
 void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_file_info* info) {
   answer(request, [&](Source& source) {
-    const std::span into = RequestBuffer::for_answer().first(std::min(size, kTransferMax));
+    const RequestBuffer::Answer answer = RequestBuffer::for_answer();
+    const std::span into = answer.bytes.first(std::min(size, kTransferMax));
     // A read by a program carries its owner's locks; one by the kernel for its page cache has no owner.
     const ByteRequest wanted{.at = at,
                              .is_page = info->lock_owner == 0,
@@ -85,9 +86,9 @@ void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_fi
                              .appends = false,
                              .how = source.runtime().host_access()};
     FoundBytes found;
-    const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, &found);
-    if (error != 0 && found.size == 0) return error;
-    reply_found(request, found, at, into.data());
+    const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, answer.pages, &found);
+    if (error != 0) return error;
+    reply_found(request, found, answer);
     return kReplied;
   });
 }

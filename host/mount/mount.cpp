@@ -41,21 +41,31 @@ void require_free(const std::string& mountpoint) {
   }
 }
 
-/// So that nobody waits for its daemon any more, we included: it is a stale mount then. Does nothing if no
-/// mount of ours is there.
-void end_connection(const std::string& mountpoint) {
+/// The mount of ours that is there, going by names.
+std::optional<os::MountEntry> our_mount_at(const std::string& mountpoint) {
   const std::string at = os::resolved_path(mountpoint);
-  const auto entry = os::mount_of(at);
-  if (!entry || entry->point != at || entry->type != mount::kFileSystemType) return;
-  const int error = os::abort_connection(*entry);
+  std::optional<os::MountEntry> entry = os::mount_of(at);
+  if (entry && (entry->point != at || entry->type != mount::kFileSystemType)) entry.reset();
+  return entry;
+}
+
+/// So that nobody waits for its daemon any more, we included.
+void end_connection(const os::MountEntry& entry) {
+  const int error = os::abort_connection(entry);
   if (error == ENOENT)
-    refuse(mountpoint,
+    refuse(entry.point,
            "the connection to its process cannot be ended: mount the file system of connections first (mount "
            "-t fusectl none /sys/fs/fuse/connections)",
            error);
   if (error != 0)
-    refuse(mountpoint, fmt::format("the connection to its process cannot be ended: {}", std::strerror(error)),
-           error);
+    refuse(entry.point,
+           fmt::format("the connection to its process cannot be ended: {}", std::strerror(error)), error);
+}
+
+/// What a daemon leaves behind that was killed.
+void remove_sockets(std::uint64_t device) {
+  for (const std::string& directory : mount::socket_directories(::geteuid()))
+    ::unlink((directory + "/" + mount::socket_name(device)).c_str());
 }
 
 }  // namespace
@@ -99,9 +109,11 @@ Mount Runtime::mount(const std::string& source, const std::string& mountpoint, c
 }
 
 void unmount(const std::string& mountpoint, Unmount how) {
-  if (how == Unmount::force) end_connection(mountpoint);
+  const std::optional<os::MountEntry> ended = how == Unmount::force ? our_mount_at(mountpoint) : std::nullopt;
+  if (ended) end_connection(*ended);
   const std::string at = os::canonical_path(mountpoint);
   const MountedThere found = os::mounted_at(at, mount::kFileSystemType);
+  if (ended && found == MountedThere::nothing) return remove_sockets(ended->device);
   if (found == MountedThere::nothing) refuse(mountpoint, "nothing is mounted there");
   if (found == MountedThere::other || found == MountedThere::other_stale)
     refuse(mountpoint, "what is mounted there is no mount of aprime; use umount");
@@ -113,9 +125,7 @@ void unmount(const std::string& mountpoint, Unmount how) {
     stale_device = entry->device;
   const int error = os::unmount_at(at, now ? os::Detach::now : os::Detach::when_idle);
   if (error == 0) {
-    if (stale_device)
-      for (const std::string& directory : mount::socket_directories(::geteuid()))
-        ::unlink((directory + "/" + mount::socket_name(*stale_device)).c_str());
+    if (stale_device) remove_sockets(*stale_device);
     return;
   }
   if (error == EBUSY)

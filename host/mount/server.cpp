@@ -162,9 +162,11 @@ void Server::unmount() noexcept {
   is_unmounted_ = true;
   // While requests are served still: calls may wait for them.
   calls_.reset();
-  bool is_detached = false;
+  // Another mount may be at its place then, whose programs are not to be disturbed.
+  bool is_detached = session_->has_ended();
   try {
-    const os::MountedThere found = os::mounted_at(mountpoint_, kFileSystemType);
+    const os::MountedThere found =
+        is_detached ? os::MountedThere::nothing : os::mounted_at(mountpoint_, kFileSystemType);
     is_detached = found == os::MountedThere::nothing;
     if (found == os::MountedThere::ours) {
       write_stored_pages();

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -135,12 +136,14 @@ namespace {
 
 // Of the request that this thread is processing.
 thread_local std::byte* bytes_of_request = nullptr;
+thread_local os::PagePipe* pages_of_request = nullptr;
 thread_local bool expects_more = false;
 
 }  // namespace
 
 bool RequestBuffer::process(fuse_session& session) noexcept {
   bytes_of_request = memory_.data() + os::kPageBytes;
+  pages_of_request = &pages_;
   expects_more = false;
   ::fuse_session_process_buf(&session, &request_);
   return expects_more;
@@ -148,7 +151,9 @@ bool RequestBuffer::process(fuse_session& session) noexcept {
 
 void RequestBuffer::expect_more() noexcept { expects_more = true; }
 
-std::span<std::byte> RequestBuffer::for_answer() noexcept { return {bytes_of_request, kTransferMax}; }
+RequestBuffer::Answer RequestBuffer::for_answer() noexcept {
+  return {{bytes_of_request, kTransferMax}, *pages_of_request};
+}
 
 Session::Session(const std::string& source, const std::string& mountpoint, const MountOptions& options,
                  const fuse_lowlevel_ops& operations, void* userdata) {
@@ -181,6 +186,11 @@ Session::Session(const std::string& source, const std::string& mountpoint, const
 Session::~Session() {
   ::fuse_session_unmount(session_);
   ::fuse_session_destroy(session_);
+}
+
+bool Session::has_ended() const noexcept {
+  ::pollfd connection{::fuse_session_fd(session_), 0, 0};
+  return ::poll(&connection, 1, 0) == 1 && (connection.revents & POLLERR) != 0;
 }
 
 void Session::was_unmounted() noexcept {

@@ -8,6 +8,7 @@
 #include "aprime/mount.hpp"
 #include "host/mount/fuse.hpp"
 #include "host/os/memory.hpp"
+#include "host/os/page_pipe.hpp"
 
 namespace aprime::mount {
 
@@ -34,11 +35,18 @@ class RequestBuffer {
   bool process(fuse_session& session) noexcept;
   /// Said by an operation that knows.
   static void expect_more() noexcept;
-  /// For the answer to what this thread is processing, if that has no bytes with it: kTransferMax bytes.
-  static std::span<std::byte> for_answer() noexcept;
+  /// For the answer to what this thread is processing, if that has no bytes with it.
+  struct Answer {
+    /// kTransferMax of them.
+    std::span<std::byte> bytes;
+    /// Empty.
+    os::PagePipe& pages;
+  };
+  static Answer for_answer() noexcept;
 
  private:
   os::Mapped memory_;
+  os::PagePipe pages_;
   fuse_buf request_{};
 };
 
@@ -55,6 +63,9 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
+  /// Whether the kernel has ended it: it was unmounted and is used by nobody, or its connection was ended.
+  /// What is mounted at its place by then is something else.
+  bool has_ended() const noexcept;
   /// It is unmounted already: its end shall only close the connection, and touch nothing that may be mounted
   /// at its place since. \pre nobody serves the session any more
   void was_unmounted() noexcept;

@@ -40,8 +40,9 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
-/// The backing file: home. All I/O goes through the page cache by way of descriptors, never through a
-/// mapping, so ENOSPC and EIO are reported where they happen and a file that shrinks cannot kill the process.
+/// The backing file: home. All I/O goes through the page cache by way of descriptors (but for `store`, which
+/// takes what a mapping refuses to one), so ENOSPC and EIO are reported where they happen and a file that
+/// shrinks cannot kill the process.
 ///
 /// Thread-safe. The `noexcept` operations retry EINTR and short transfers, allocate nothing, and report the
 /// offset at which they failed.

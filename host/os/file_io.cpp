@@ -98,7 +98,12 @@ bool File::store_resident(ByteOffset at, std::span<const std::byte> from) noexce
   constexpr std::size_t kStoredMin = std::size_t{256} << 10;
   if (from.size() < kStoredMin) return false;
   StoreWindow* const window = window_up_to(at.value + from.size());
-  return window != nullptr && window->is_resident(at.value, from.size()) && window->store(at.value, from);
+  if (window == nullptr || !window->is_resident(at.value, from.size()) || !window->store(at.value, from))
+    return false;
+  // A page that was stored to lately takes a store without telling the file system.
+  const std::array<::timespec, 2> times{{{0, UTIME_OMIT}, {0, UTIME_NOW}}};
+  static_cast<void>(::futimens(state_->fd.load(), times.data()));
+  return true;
 }
 
 Status File::read_direct(ByteOffset at, std::span<std::byte> into) noexcept {

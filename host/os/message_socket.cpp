@@ -163,6 +163,8 @@ ListeningSocket::ListeningSocket(const std::string& directory, const std::string
       std::this_thread::sleep_for(std::chrono::milliseconds{10});
     }
   }
+  struct ::stat s {};
+  if (::lstat(path_.c_str(), &s) == 0) file_ = {s.st_dev, s.st_ino};
   if (::listen(fd_.get(), kWaitingMax) != 0) {
     const int error = errno;
     ::unlink(path_.c_str());
@@ -170,7 +172,11 @@ ListeningSocket::ListeningSocket(const std::string& directory, const std::string
   }
 }
 
-ListeningSocket::~ListeningSocket() { ::unlink(path_.c_str()); }
+ListeningSocket::~ListeningSocket() {
+  // Somebody may have taken it for one that was left behind, and listen at its place.
+  struct ::stat s {};
+  if (::lstat(path_.c_str(), &s) == 0 && FileIdentity{s.st_dev, s.st_ino} == file_) ::unlink(path_.c_str());
+}
 
 Descriptor ListeningSocket::accept() const noexcept {
   return Descriptor(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));

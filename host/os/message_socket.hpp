@@ -59,6 +59,7 @@ class ListeningSocket {
   /// directory, whose parent must exist, is made with mode 0700 if it is not there. \throws Error(resources)
   /// what is wrong with the path, or with a directory that others could write to
   ListeningSocket(const std::string& directory, const std::string& name);
+  /// Removes the socket file, if it is this one's still.
   ~ListeningSocket();
   ListeningSocket(const ListeningSocket&) = delete;
   ListeningSocket& operator=(const ListeningSocket&) = delete;
@@ -71,6 +72,7 @@ class ListeningSocket {
  private:
   std::string path_;
   Descriptor fd_;
+  FileIdentity file_{};
 };
 
 /// Connects to such a file of this user. Returns an errno: ENOENT if there is none, EPERM if it is another

@@ -166,8 +166,8 @@ int abort_connection(const MountEntry& mount) {
   const std::string path = fmt::format("/sys/fs/fuse/connections/{}/abort", gnu_dev_minor(mount.device));
   const Descriptor abort(sys::open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (abort) return ::write(abort.get(), "1", 1) == 1 ? 0 : errno;
-  if (errno != ENOENT || ::geteuid() != 0) return errno;
-  // Does that first, and then fails if the mount is in use.
+  if (::geteuid() != 0) return errno;
+  // Does that first, and then unmounts unless it is in use.
   return ::umount2(mount.point.c_str(), UMOUNT_NOFOLLOW | MNT_FORCE) == 0 || errno == EBUSY ? 0 : errno;
 }
 

@@ -56,8 +56,9 @@ enum class Detach : std::uint8_t {
 /// why).
 int unmount_at(const std::string& canonical, Detach how);
 /// Ends the connection between the kernel and the daemon of a FUSE mount, which may hang: all that is waited
-/// for there fails. For root, and for who mounted. Asks nothing of the mount. Returns 0 or an errno (ENOENT:
-/// the system has no file system of FUSE connections, /sys/fs/fuse/connections).
+/// for there fails. For root, and for who mounted. Asks nothing of the mount, which may be gone afterwards,
+/// or be there and stale. Returns 0 or an errno (ENOENT: the system has no file system of FUSE connections,
+/// /sys/fs/fuse/connections).
 int abort_connection(const MountEntry& mount);
 
 }  // namespace aprime::os

@@ -16,9 +16,9 @@ namespace {
 
 constexpr std::size_t kCalls = static_cast<std::size_t>(Call::count_);
 constexpr std::array<const char*, kCalls> kNames = {
-    "open",     "openat2",  "fstat",     "statx",           "fcntl",       "pread",        "pwrite",
-    "pwritev2", "fsync",    "fdatasync", "sync_file_range", "ftruncate",   "fallocate",    "fadvise",
-    "mmap",     "mprotect", "madvise",   "ioctl",           "userfaultfd", "memfd_create", "sigaction",
+    "open",     "openat2", "fstat",     "statx",           "fcntl",        "pread",     "pwrite",  "pwritev2",
+    "splice",   "fsync",   "fdatasync", "sync_file_range", "ftruncate",    "fallocate", "fadvise", "mmap",
+    "mprotect", "madvise", "ioctl",     "userfaultfd",     "memfd_create", "sigaction",
 };
 
 // Separate atomics rather than a locked struct: calls are made inside signal handlers. A plan is set before
@@ -100,6 +100,10 @@ ssize_t pwritev2(int fd, const void* from, std::size_t size, std::int64_t at, in
   if (hit(Call::pwritev2)) return -1;
   const ::iovec part{const_cast<void*>(from), size};
   return ::pwritev2(fd, &part, 1, at, flags);
+}
+
+ssize_t splice(int fd, std::int64_t* at, int pipe, std::size_t size) noexcept {
+  return hit(Call::splice) ? -1 : ::splice(fd, at, pipe, nullptr, size, SPLICE_F_NONBLOCK);
 }
 
 int fsync(int fd) noexcept { return hit(Call::fsync) ? -1 : ::fsync(fd); }

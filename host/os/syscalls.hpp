@@ -21,6 +21,7 @@ enum class Call : std::uint8_t {
   pread,
   pwrite,
   pwritev2,
+  splice,
   fsync,
   fdatasync,
   sync_file_range,
@@ -70,6 +71,8 @@ ssize_t pread(int fd, void* into, std::size_t size, std::int64_t at) noexcept;
 ssize_t pwrite(int fd, const void* from, std::size_t size, std::int64_t at) noexcept;
 /// With one buffer; `flags` as RWF_APPEND.
 ssize_t pwritev2(int fd, const void* from, std::size_t size, std::int64_t at, int flags) noexcept;
+/// From a file to a pipe, which is not waited for.
+ssize_t splice(int fd, std::int64_t* at, int pipe, std::size_t size) noexcept;
 int fsync(int fd) noexcept;
 int fdatasync(int fd) noexcept;
 int sync_file_range(int fd, std::int64_t at, std::int64_t size, unsigned flags) noexcept;

@@ -123,9 +123,16 @@ class Lifecycle(MountedTest):
         self.assertFalse(is_mounted(self.mountpoint))
         self.assertIn(b"rm: ", hanging.communicate(timeout=60)[1])
         self.assertNotEqual(hanging.returncode, 0)
-        self.daemon.send_signal(signal.SIGCONT)
-        self.assertEqual(self.daemon.wait(timeout=60), 0)
-        self.assertEqual(self.content(self.plain("file")), b"text")
+        # It leaves its successor alone when it goes on.
+        forced_out = self.daemon
+        self.start_mount()
+        forced_out.send_signal(signal.SIGCONT)
+        self.assertEqual(forced_out.wait(timeout=60), 0)
+        self.assertTrue(is_mounted(self.mountpoint))
+        self.assertEqual(self.content(self.at("file")), b"text")
+        process = self.aprime("status", self.mountpoint)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.end_daemon(self.daemon)
         self.assert_refused(1, "unmount", "--force", self.mountpoint, names=[self.mountpoint, "nothing is"])
 
     def test_without_descriptors_errors_are_told_and_it_goes_on(self):

@@ -133,6 +133,8 @@ class Status(MountedTest):
         self.assert_refused(1, "status", self.mountpoint, names=[self.mountpoint, "not this user's alone"])
         self.daemon.terminate()
         self.daemon.communicate(timeout=60)
+        self.assertTrue(os.path.exists(path), "not its own")
+        os.unlink(path)
 
     def test_process_that_answers_otherwise_is_told(self):
         self.start_mount()
@@ -141,6 +143,7 @@ class Status(MountedTest):
         stranger = socket.socket(socket.AF_UNIX)
         self.addCleanup(stranger.close)
         stranger.bind(path)
+        self.addCleanup(os.unlink, path)
         os.chmod(path, 0o600)
         stranger.listen()
 

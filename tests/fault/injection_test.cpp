@@ -68,6 +68,7 @@ std::vector<Failure> failures_of(Call call) {
     case Call::sigaction: return {{EINVAL, {1}}};
     case Call::openat2:  // the mount's, which no scenario has
     case Call::pwritev2:
+    case Call::splice:
     case Call::fsync:
     case Call::count_: break;
   }
@@ -97,6 +98,7 @@ bool is_ever_made(Call call, const Cast& cast) {
     case Call::sync_file_range: return cast.with_flusher;
     case Call::openat2:
     case Call::pwritev2:
+    case Call::splice:
     case Call::fsync: return false;  // the mount's, see failures_of
     default: return true;
   }

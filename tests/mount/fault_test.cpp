@@ -121,6 +121,29 @@ TEST_P(MountFaults, page_that_cannot_be_read_kills_who_touches_it_and_nobody_els
   EXPECT_EQ(other.bytes("load 100 50"), all(50, 'h'));
 }
 
+// Pages that are moved and not copied: where one cannot be had they are copied, and the answer is no short
+// one, which to the kernel is the end of the file.
+TEST_P(MountFaults, pages_that_cannot_be_moved_are_copied_and_end_no_file) {
+  constexpr std::size_t kLarge = 300'000;
+  mounted_.make("mapped", std::string(kLarge, 'x'));
+  const Mapping mapped = mounted_.map("mapped");
+  for (const std::uint64_t nth : {1, 2, 3}) {
+    const std::string plain = fmt::format("plain{}", nth);
+    mounted_.make(plain, std::string(kLarge, 'x'));
+    Client reader, mapper;
+    reader.must("open_reading " + mounted_.at(plain));
+    mapper.must("open " + mounted_.at("mapped"));
+    mapper.must("map");
+    os::sys::set_fault_plan({.call = Call::splice, .nth = nth, .times = 0, .error = EIO});
+    EXPECT_TRUE(reader.bytes("read 0 300000") == all(kLarge, 'x'));  // not shown: they are long
+    EXPECT_TRUE(mapper.bytes("load 0 300000") == all(kLarge, 'x'));
+    os::sys::clear_fault_plan();
+    EXPECT_GT(os::sys::faults_injected(), 0u);
+    EXPECT_EQ(reader.ask("size"), "ok 300000");
+    mounted_.device_stores(mapped, {ByteOffset{0}, ByteCount{kLarge}}, 'x');  // takes the pages
+  }
+}
+
 // As on other file systems: the kernel has given the page up by then.
 TEST_P(MountFaults, page_that_cannot_be_written_is_told_by_msync) {
   client_.must("map");
