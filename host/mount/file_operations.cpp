@@ -66,7 +66,9 @@ void reply_found(fuse_req_t request, const FoundBytes& found, const RequestBuffe
     ::fuse_reply_buf(request, reinterpret_cast<const char*>(answer.bytes.data()), found.size);
     return;
   }
-  fuse_bufvec pages = FUSE_BUFVEC_INIT(found.size);
+  fuse_bufvec pages{};
+  pages.count = 1;
+  pages.buf[0].size = found.size;
   pages.buf[0].flags = FUSE_BUF_IS_FD;
   pages.buf[0].fd = answer.pages.descriptor();
   ::fuse_reply_data(request, &pages, fuse_buf_copy_flags{});
