@@ -22,7 +22,7 @@ void start(void*, fuse_conn_info* connection) {
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ASYNC_DIO);
   // One way to cut a file short: as a change of its attributes.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC);
-  // Bytes of a file that no device has go from page to page; but the source's pages stay where they are.
+  // What the kernel asks pages for goes from page to page; but the source's pages stay where they are.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_MOVE);
   connection->want |= connection->capable & FUSE_CAP_SPLICE_WRITE;
   // Pages that are written back are answered at once, but pages asked for may have to wait; the kernel counts

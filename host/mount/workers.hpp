@@ -23,7 +23,7 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  /// \throws std::system_error if no thread can be made
+  /// \throws std::system_error if no thread can be made; Error(resources) if there is no memory for it
   void start();
   /// Waits until all have ended: the session was unmounted, or `stop` was called.
   void wait();
