@@ -2,23 +2,9 @@
 
 #include <cstddef>
 
+#include "host/os/sanitizers.hpp"
+
 // What the sanitizers have to be told about fibers. Without a sanitizer every function here is empty.
-
-#if defined(__SANITIZE_ADDRESS__)
-#define APRIME_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define APRIME_ASAN 1
-#endif
-#endif
-
-#if defined(__SANITIZE_THREAD__)
-#define APRIME_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define APRIME_TSAN 1
-#endif
-#endif
 
 #ifdef APRIME_ASAN
 #include <sanitizer/asan_interface.h>
@@ -26,7 +12,6 @@
 #endif
 
 #ifdef APRIME_TSAN
-#include <sanitizer/tsan_interface.h>
 // In the run-time library, but in no header of it.
 extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
 extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);

@@ -142,7 +142,7 @@ bool keeps_pages_coherent() noexcept {
 
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                std::span<std::byte> into, os::PagePipe& pages, FoundBytes* found) {
-  found->passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
+  const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
   if (inode.coherent != nullptr) return read_coherent(*inode.coherent, request, into, pages, found);
   if (find_pages(handle.file.descriptor(), request, into.size(), pages, found)) return 0;
   const int error = handle.file.read(request.at, into, &found->size);

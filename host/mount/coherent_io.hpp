@@ -33,10 +33,10 @@ struct ByteRequest {
   HostAccess how;
 };
 
-/// The bytes for a read.
+/// The bytes for a read. Nothing of the file's: with the reply, the kernel may have it closed and forgotten.
+/// Pages in the pipe are the source's: what changes in them until then is no older than what was asked for,
+/// and a recall waits for the reply, for which the kernel has its own pages locked.
 struct FoundBytes {
-  /// As long as it exists, no device is given a file that none has.
-  ServingGate::Passed passed;
   std::size_t size = 0;
   /// In the pipe, not in memory.
   bool in_pages = false;

@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "host/os/failure.hpp"
+#include "host/os/sanitizers.hpp"
 #include "host/os/syscalls.hpp"
 #include "host/sync/mutex.hpp"
 
@@ -66,8 +67,13 @@ constexpr std::size_t kWriteHeaders = sizeof(::fuse_in_header) + sizeof(::fuse_w
 /// The kernel wants room for the largest write, and for names and attributes whatever that is.
 constexpr std::size_t kRequestMax = kTransferMax + os::kPageBytes;
 
+/// A request that follows a reply (the close of a file after its reads) is handled after it. A reply by
+/// writev(2) says so by itself.
+os::sanitizer::KernelOrder moved_replies;
+
 ssize_t read_request(int fd, void* into, std::size_t size, void*) {
   const ssize_t n = ::read(fd, into, std::min(size, kRequestMax));
+  moved_replies.after();
   if (n < static_cast<ssize_t>(sizeof(::fuse_in_header))) return n;
   ::fuse_in_header header;
   std::memcpy(&header, into, sizeof header);
@@ -97,6 +103,7 @@ ssize_t write_reply(int fd, ::iovec* parts, int count, void*) {
 }
 
 ssize_t splice_reply(int from, off_t* from_at, int fd, off_t* at, std::size_t size, unsigned flags, void*) {
+  moved_replies.before();
   return ::splice(from, from_at, fd, at, size, flags);
 }
 

@@ -57,7 +57,7 @@ inline constexpr double kBelieveSeconds = 1.0;
 inline constexpr int kReplied = -1;
 
 /// Runs one operation, which returns 0 or an errno for the reply, or kReplied. A request is always replied
-/// to.
+/// to. After its reply, an operation touches no inode and no open file: the kernel may have forgotten both.
 template <class Fn>
 void answer(fuse_req_t request, Fn&& operation) noexcept {
   int error = 0;

@@ -81,7 +81,8 @@ class MountedTest(CliTest):
             daemon.communicate()
             raise
         if daemon.returncode != -signal.SIGKILL:
-            self.assertEqual((daemon.returncode, err), (0, b""))
+            complaints = err.decode(errors="replace")
+            self.assertEqual((daemon.returncode, complaints), (0, ""), complaints)
             self.assertFalse(is_mounted(self.mountpoint))
 
     def run_program(self, *command, cwd=None, **options):

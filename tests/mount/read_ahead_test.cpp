@@ -7,6 +7,7 @@
 #include <chrono>
 #include <future>
 #include <string>
+#include <utility>
 
 #include "aprime/device_span.hpp"
 #include "tests/mount/held_calls.hpp"
@@ -93,6 +94,28 @@ TEST_P(ReadAhead, pages_that_are_moved_while_a_device_takes_them_are_taken_again
     stored.get();
     EXPECT_EQ(client_.bytes("load 0 " + std::to_string(kSize)), all(kSize, value));
     mounted_.device_stores(mapping_, bytes(0, kSize), value);
+  }
+}
+
+// With its reply, the kernel may have a program close the file and forget it, before the thread that replied
+// goes on.
+TEST_P(ReadAhead, a_request_has_nothing_of_a_file_once_it_has_replied) {
+  for (const auto& [reply, size] :
+       {std::pair(Call::reply_pages, kSize), std::pair(Call::reply_bytes, kPage)}) {
+    const std::string name = "of_" + std::to_string(size);
+    mounted_.make(name, std::string(size, 'p'));
+    Hold replied({reply, When::after, bytes(0, kSize), FUSE_READ});
+    Client program;
+    program.must("open_reading " + mounted_.at(name));
+    program.must("map");
+    program.begin("load 0 1");
+    replied.wait();
+    std::future<Mapping> attached = std::async(std::launch::async, [&] { return mounted_.map(name); });
+    EXPECT_EQ(attached.wait_for(std::chrono::seconds(20)), std::future_status::ready)
+        << "the file cannot be given to devices while its reader's request is not over";
+    replied.release();
+    EXPECT_EQ(program.end(), "ok " + all(1, 'p'));
+    attached.get();
   }
 }
 
