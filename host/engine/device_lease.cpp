@@ -321,7 +321,7 @@ bool DeviceLeases::clear_window(const Held& held, FrameIndex first, FrameCount c
       if (is_home_already) break;
       if (tries >= kEvictTriesMax) return false;
       if (tries > 0) std::this_thread::sleep_for(kRetryPause);
-      const DeviceSlot::FileUse use(slot_, owner->region);
+      const DeviceSlot::FileUse use(slot_, frame, *owner);
       if (use.get() != nullptr) why = use.get()->evict(slot_.number(), owner->granule);
     }
   }

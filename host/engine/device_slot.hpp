@@ -20,6 +20,7 @@ class CoherentFile;
 /// belongs to, so that a full frame pool can find the owner of a frame.
 class DeviceSlot {
   struct Entry {
+    std::atomic<bool> is_taken{false};
     std::atomic<CoherentFile*> file{nullptr};
     std::atomic<unsigned> users{0};
   };
@@ -56,8 +57,10 @@ class DeviceSlot {
   /// Takes a free region id for `file`. \throws Error(resources) if all are in use.
   device::RegionId attach(CoherentFile& file, const std::string& path) {
     for (std::size_t i = 0; i < kRegionsMax; ++i) {
-      CoherentFile* none = nullptr;
-      if ((*regions_)[i].file.compare_exchange_strong(none, &file)) return static_cast<device::RegionId>(i);
+      Entry& e = (*regions_)[i];
+      if (e.is_taken.exchange(true)) continue;
+      e.file.store(&file);
+      return static_cast<device::RegionId>(i);
     }
     throw Error(Errc::resources, path + ": too many files are mapped on one device; unmap some", path);
   }
@@ -67,14 +70,19 @@ class DeviceSlot {
     e.file.store(nullptr);
     for (auto users = e.users.load(); users != 0; users = e.users.load()) e.users.wait(users);
   }
+  /// Lets another file have the id. \pre detached, and no frame belongs to the region
+  void give_back(device::RegionId id) noexcept { (*regions_)[id].is_taken.store(false); }
 
-  /// Keeps the file of a region alive for a scope. Empty if the region is gone.
+  /// Keeps the file alive, for a scope, whose granule a frame was seen to hold. Empty if it does so no more:
+  /// the file may be gone by then, and its region's id another file's.
   class FileUse {
    public:
-    FileUse(DeviceSlot& slot, device::RegionId id) noexcept : entry_((*slot.regions_)[id]) {
-      entry_.users.fetch_add(
-          1);  // sequentially consistent with detach: either it waits for us, or we see null
+    FileUse(DeviceSlot& slot, FrameIndex frame, const device::FrameOwner& owner) noexcept
+        : entry_((*slot.regions_)[owner.region]) {
+      // Sequentially consistent with detach: either it waits for us, or we see null.
+      entry_.users.fetch_add(1);
       file_ = entry_.file.load();
+      if (file_ != nullptr && slot.device_->frames().owner_at(frame) != owner) file_ = nullptr;
     }
     ~FileUse() {
       if (entry_.users.fetch_sub(1) == 1) entry_.users.notify_all();
@@ -114,18 +122,23 @@ class AttachedRegion {
       region_ = slot.device().attach(std::move(params), handler);
     } catch (...) {
       slot.detach(id_);
+      slot.give_back(id_);
       throw;
     }
   }
   AttachedRegion(AttachedRegion&& o) noexcept
       : slot_(std::exchange(o.slot_, nullptr)), id_(o.id_), region_(std::move(o.region_)) {}
   AttachedRegion& operator=(AttachedRegion&&) = delete;
-  ~AttachedRegion() { detach(); }
+  /// \pre no frame belongs to the region
+  ~AttachedRegion() {
+    if (slot_ == nullptr) return;
+    slot_->detach(id_);
+    region_.reset();
+    slot_->give_back(id_);
+  }
 
   /// Returns when no thread can reach the file through the device any more.
-  void detach() noexcept {
-    if (slot_ != nullptr) std::exchange(slot_, nullptr)->detach(id_);
-  }
+  void detach() noexcept { slot_->detach(id_); }
 
   device::RegionId id() const noexcept { return id_; }
   device::Region* get() const noexcept { return region_.get(); }

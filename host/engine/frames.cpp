@@ -63,7 +63,7 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
       return {};
     }
     if (claim.kind == device::FramePool::Claim::Kind::evict) {
-      const DeviceSlot::FileUse use(slot, claim.victim.region);
+      const DeviceSlot::FileUse use(slot, claim.frame, claim.victim);
       if (use.get() == nullptr) continue;
       const Status status = use.get()->evict(device, claim.victim.granule);
       // Where it failed may be in another file; the place that is told is the one that was asked for.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -220,6 +221,28 @@ TEST_P(Pressure, everyone_at_once_loses_no_store) {
     for (unsigned lane = 0; lane < kLanes; ++lane)
       ASSERT_EQ(std::to_integer<int>(bytes[g * kGranule + lane]), lane < 7 ? rounds : 0)
           << g << ", lane " << lane;
+}
+
+TEST_P(Pressure, files_that_come_and_go_at_once_keep_their_own_frames) {
+  // More than there is room for, now and then.
+  World world(GetParam(), kSmallDevice);
+  const int rounds = test::scaled(200);
+  const auto come_and_go = [&](const std::string& path, std::uint64_t size) {
+    for (int i = 0; i < rounds; ++i) {
+      const Mapping m = world.map(path);
+      world.runtime().launch({{2}, {4}}, IncrementBytes{}, aprime::read_write(m)).wait();
+    }
+    const Bytes bytes = plain_read(path);
+    EXPECT_EQ(std::ranges::count(bytes, static_cast<std::byte>(rounds)), static_cast<std::ptrdiff_t>(size));
+  };
+  std::vector<std::thread> threads;
+  for (std::uint64_t number = 1; number <= 4; ++number) {
+    const std::uint64_t size = 10 * number * kGranule;
+    threads.emplace_back(come_and_go, world.file(Bytes(size)), size);
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(world.runtime().stats().resident_bytes, 0u);
+  EXPECT_EQ(world.runtime().stats().dirty_bytes, 0u);
 }
 
 }  // namespace
