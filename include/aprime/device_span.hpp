@@ -132,33 +132,35 @@ class device_span {
   }
   APRIME_DEVICE ElementReference<T> operator[](std::size_t i) const noexcept { return {*this, i}; }
 
-  // CUDA's atomic functions on one element, where CUDA has them for T. Each returns the value before.
-  // Atomic among device threads; the CPU sees all of a granule's operations or waits.
+  // CUDA's atomic functions on one element, where CUDA has them for T; std::uint64_t and std::int64_t are its
+  // unsigned long long and long long. Each returns the value before. Atomic among device threads; the CPU
+  // sees all of a granule's operations or waits.
 
   APRIME_DEVICE value_type atomic_add(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicAdd(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicAdd(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_min(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicMin(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicMin(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_max(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicMax(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicMax(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_and(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicAnd(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicAnd(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_or(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicOr(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicOr(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_xor(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicXor(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicXor(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_exchange(std::size_t i, value_type value) const noexcept {
-    return change(i, [&](T* at) { return ::atomicExch(at, value); });
+    return change(i, [&](T* at) -> value_type { return ::atomicExch(detail::cuda_word(at), value); });
   }
   APRIME_DEVICE value_type atomic_compare_exchange(std::size_t i, value_type expected,
                                                    value_type desired) const noexcept {
-    return change(i, [&](T* at) { return ::atomicCAS(at, expected, desired); });
+    return change(i,
+                  [&](T* at) -> value_type { return ::atomicCAS(detail::cuda_word(at), expected, desired); });
   }
 
   /// Elements from `first` on, at most `count` and as many as lie in the same granule. To store to them if T

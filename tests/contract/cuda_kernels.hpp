@@ -22,6 +22,7 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
   KERNEL(AddGranules, DemandRead, std::size_t, ReadWrite)                 \
   KERNEL(AtomicIncrement, ReadWrite, std::size_t)                         \
   KERNEL(AtomicOnReadLease, Read)                                         \
+  KERNEL(ChangeEach64, DemandReadWrite, DemandReadWrite)                  \
   KERNEL(CopyBytes, Read, ReadWrite)                                      \
   KERNEL(CopyBytes, Read, Write)                                          \
   KERNEL(CopyElements, DemandRead, DemandReadWrite, std::size_t)          \

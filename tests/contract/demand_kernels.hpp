@@ -41,6 +41,17 @@ struct CountInto {
   }
 };
 
+/// Each of the atomic functions that there are for a 64-bit word, on a word of its own, in one thread.
+struct ChangeEach64 {
+  APRIME_DEVICE void operator()(device_span<std::uint64_t> words, device_span<std::int64_t> others) const {
+    words.atomic_add(0, words.atomic_min(1, 5));
+    words.atomic_max(2, words.atomic_and(3, 12));
+    words.atomic_or(4, words.atomic_xor(5, 6));
+    words.atomic_exchange(6, words.atomic_compare_exchange(7, 10, 17));
+    others.atomic_min(8, others.atomic_max(9, 30));
+  }
+};
+
 struct LoadFrom {
   APRIME_DEVICE void operator()(device_span<const unsigned> words, std::size_t at,
                                 LeasedSpan<unsigned> to) const {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -115,6 +116,16 @@ TEST_P(Demand, atomics_lose_nothing_while_the_cpu_takes_the_granules_away) {
   std::uint64_t sum = 0;
   for (const unsigned counter : m.host<const unsigned>()) sum += counter;
   EXPECT_EQ(sum, by_cpu + 4 * 32 * 40);
+}
+
+TEST_P(Demand, atomics_are_there_for_fixed_width_words) {
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(kGranule));
+  std::ranges::fill(m.host<std::uint64_t>(), 10);
+  world.runtime().launch({{1}, {1}}, ChangeEach64{}, demand_read_write(m), demand_read_write(m)).wait();
+  const std::span<const std::uint64_t> words = m.host<const std::uint64_t>();
+  EXPECT_EQ(std::vector(words.begin(), words.begin() + 10),
+            (std::vector<std::uint64_t>{10 + 10, 5, 10, 10 & 12, 10 | 10, 10 ^ 6, 10, 17, 10, 30}));
 }
 
 TEST_P(Demand, a_kernel_can_wait_for_a_store_of_the_cpu) {

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "aprime/device_span.hpp"
 #include "tests/contract/kernels.hpp"
 #include "tests/mount/mounted.hpp"
 #include "tests/mount/passing_files.hpp"
@@ -44,6 +45,13 @@ std::ptrdiff_t open_files() {
   });
 }
 
+struct AddOneToAllOnDemand {
+  APRIME_DEVICE void operator()(device_span<std::uint64_t> words) const {
+    for (std::size_t i = contract::first_index(); i < words.size(); i += contract::index_step())
+      words.atomic_add(i, std::uint64_t{1});
+  }
+};
+
 class PassingFiles : public testing::TestWithParam<DeviceKind> {
  protected:
   /// Gives the device one file after the other, as long as programs are at work.
@@ -62,7 +70,11 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
   void use(const Mapping& mapping, stress::Random& random) {
     std::vector<std::uint64_t> before(kPassingWords), now(kPassingWords);
     mapping.read(ByteOffset{0}, std::as_writable_bytes(std::span(before)));
-    mounted_.runtime().launch(Grid::cover(512, 64), AddOneToAll{}, read_write(mapping)).wait();
+    const Grid grid = Grid::cover(512, 64);
+    if (random.one_in(3))
+      mounted_.runtime().launch(grid, AddOneToAllOnDemand{}, demand_read_write(mapping)).wait();
+    else
+      mounted_.runtime().launch(grid, AddOneToAll{}, read_write(mapping)).wait();
     for (std::uint64_t& word : before) ++word;
     if (random.one_in(2)) {
       mapping.read(ByteOffset{0}, std::as_writable_bytes(std::span(now)));
