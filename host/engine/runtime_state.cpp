@@ -81,10 +81,9 @@ std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, 
                     path),
         path);
 
+  let_go_for(granule, opened.identity());
   const sync::Lock lock(mutex_);
-  auto entry = std::find_if(files_.begin(), files_.end(), [&](const FileEntry& e) {
-    return e.file->file().identity() == opened.identity();
-  });
+  auto entry = entry_of(opened.identity());
   if (entry != files_.end() && entry->file->granule() != granule)
     throw Error(Errc::conflict,
                 fmt::format("{}: is mapped with granule {}; map it with the same one, not {}", path,
@@ -99,12 +98,10 @@ std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, 
                             size.size.value),
                 path, 0, ByteOffset{size.size.value});
   if (entry == files_.end()) {
-    files_.push_back({set_up_for(path,
-                                 [&] {
-                                   return std::make_shared<CoherentFile>(
-                                       std::move(opened), granule, slot_pointers_, host_, mount_, tracer_);
-                                 }),
-                      0});
+    files_.push_back({.file = set_up_for(path, [&] {
+                        return std::make_shared<CoherentFile>(std::move(opened), granule, slot_pointers_,
+                                                              host_, mount_, tracer_);
+                      })});
     entry = files_.end() - 1;
     try {
       mount_.with(0, [&](MountPort& mount) { return mount.attach(entry->file), 0; });
@@ -125,16 +122,63 @@ std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, 
 }
 
 Status RuntimeState::release(CoherentFile& file) noexcept {
-  const sync::Lock lock(mutex_);
-  const auto entry =
-      std::find_if(files_.begin(), files_.end(), [&](const FileEntry& e) { return e.file.get() == &file; });
-  if (entry == files_.end() || --entry->mappings > 0) return {};
-  const auto detached = mount_.with(
-      std::optional<Status>{}, [&](MountPort& mount) { return std::optional<Status>{mount.detach(file)}; });
-  const Status status =
-      detached ? *detached : file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
-  if (status.is_ok()) files_.erase(entry);
+  {
+    const sync::Lock lock(mutex_);
+    const auto entry = entry_of(file);
+    if (entry == files_.end() || --entry->mappings > 0) return {};
+  }
+  const Status status = let_go(file);
+  let_stuck_go();
   return status;
+}
+
+std::vector<RuntimeState::FileEntry>::iterator RuntimeState::entry_of(const CoherentFile& file) noexcept {
+  return std::find_if(files_.begin(), files_.end(),
+                      [&](const FileEntry& e) { return e.file.get() == &file; });
+}
+
+std::vector<RuntimeState::FileEntry>::iterator RuntimeState::entry_of(
+    const os::FileIdentity& identity) noexcept {
+  return std::find_if(files_.begin(), files_.end(),
+                      [&](const FileEntry& e) { return e.file->file().identity() == identity; });
+}
+
+void RuntimeState::let_go_for(GranuleSize granule, const os::FileIdentity& identity) noexcept {
+  std::shared_ptr<CoherentFile> idle;
+  {
+    const sync::Lock lock(mutex_);
+    const auto entry = entry_of(identity);
+    if (entry != files_.end() && entry->mappings == 0 && entry->file->granule() != granule)
+      idle = entry->file;
+  }
+  if (idle != nullptr) static_cast<void>(let_go(*idle));
+}
+
+Status RuntimeState::let_go(CoherentFile& file) noexcept {
+  // While others map theirs.
+  Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
+  const sync::Lock lock(mutex_);
+  const auto entry = entry_of(file);
+  if (entry == files_.end() || entry->mappings > 0) return status;
+  if (status.is_ok()) status = mount_.with(Status{}, [&](MountPort& mount) { return mount.detach(file); });
+  if (status.is_ok())
+    files_.erase(entry);
+  else
+    entry->is_stuck = true;
+  return status;
+}
+
+void RuntimeState::let_stuck_go() noexcept {
+  // By number, as nothing may be allocated here; meanwhile others come and go.
+  for (std::size_t n = 0; const std::shared_ptr<CoherentFile> file = stuck_file(n);)
+    if (!let_go(*file).is_ok()) ++n;
+}
+
+std::shared_ptr<CoherentFile> RuntimeState::stuck_file(std::size_t n) const noexcept {
+  const sync::Lock lock(mutex_);
+  for (const FileEntry& e : files_)
+    if (e.mappings == 0 && e.is_stuck && n-- == 0) return e.file;
+  return nullptr;
 }
 
 Completion RuntimeState::submit(unsigned device, const std::string& name, const Grid* grid,
@@ -230,10 +274,11 @@ void RuntimeState::run_flusher() noexcept {
       if (!stopping_) flusher_wakeup_.wait_for(flusher_mutex_, tick);
       if (stopping_) return;
     }
-    if (!should_flush()) continue;
     // A failure is recorded with the file and told by its holders' next sync.
-    for (const auto& file : all_files())
-      static_cast<void>(file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::skip));
+    if (should_flush())
+      for (const auto& file : all_files())
+        static_cast<void>(file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::skip));
+    let_stuck_go();
   }
 }
 

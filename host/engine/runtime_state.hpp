@@ -41,7 +41,8 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   Completion submit(unsigned device, const std::string& name, const Grid* grid,
                     std::unique_ptr<detail::LaunchClosure> closure, std::vector<LeaseRequest> requests);
 
-  /// One mapping of the file less; the last one copies everything home.
+  /// One mapping of the file less; the last one copies everything home. What cannot go home keeps the file
+  /// here: the flusher tries again, and so does each later call for whatever file.
   Status release(CoherentFile& file) noexcept;
   /// Waits until every launch made so far has ended.
   void drain_launches();
@@ -70,11 +71,24 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
  private:
   struct FileEntry {
     std::shared_ptr<CoherentFile> file;
-    unsigned mappings;
+    unsigned mappings = 0;
+    /// Its bytes could not go home when the last mapping had ended.
+    bool is_stuck = false;
   };
 
   DeviceSlot& slot_for(unsigned device) const;
   void add_device_stats(DeviceSlot& slot, Stats& s) const;
+  std::vector<FileEntry>::iterator entry_of(const CoherentFile& file) noexcept APRIME_REQUIRES(mutex_);
+  std::vector<FileEntry>::iterator entry_of(const os::FileIdentity& identity) noexcept
+      APRIME_REQUIRES(mutex_);
+  /// Copies everything of a file home that no mapping has, and forgets it unless one has it by then.
+  Status let_go(CoherentFile& file) noexcept;
+  /// The same for a file that no mapping has any more, if it would be in the way of one with this granule.
+  void let_go_for(GranuleSize granule, const os::FileIdentity& identity) noexcept;
+  /// The same for all that could not go home when their last mapping ended.
+  void let_stuck_go() noexcept;
+  /// The nth of these, if there are so many.
+  std::shared_ptr<CoherentFile> stuck_file(std::size_t n) const noexcept;
   void run_flusher() noexcept;
   bool should_flush() const;
   std::vector<std::shared_ptr<CoherentFile>> all_files() const;

@@ -139,6 +139,27 @@ TEST_P(Errors, closing_reports_what_could_not_be_copied_home_and_keeps_it) {
   EXPECT_EQ(plain_read(path), constant(kFile, 0x26));
 }
 
+TEST_P(Errors, a_file_that_nobody_has_any_more_goes_when_its_bytes_can_come_home) {
+  enum class Moment { flusher, end_of_another, other_granule };
+  for (const Moment moment : {Moment::flusher, Moment::end_of_another, Moment::other_granule}) {
+    SCOPED_TRACE(static_cast<int>(moment));
+    World world(GetParam(), {.dirty_age_max = std::chrono::milliseconds(moment == Moment::flusher ? 20 : 0)});
+    FullDisk disk(world.path_for("disk"));
+    const std::string path = disk.sparse_file(kFile);
+    Mapping m = world.map(path);
+    disk.run_full();
+    store_all(world, m, 0x28);
+    m = Mapping();
+    EXPECT_GT(world.runtime().stats().dirty_bytes, 0u);
+    disk.make_room();
+    if (moment == Moment::end_of_another) world.map_new(pattern(kPage));
+    if (moment == Moment::other_granule)
+      m = world.runtime().map(path, Access::read, {.granule = ByteCount{2 * kGranule}});
+    EXPECT_TRUE(eventually([&] { return world.runtime().stats().resident_bytes == 0; }));
+    EXPECT_EQ(plain_read(path), constant(kFile, 0x28));
+  }
+}
+
 TEST_P(Errors, a_pointer_to_bytes_that_cannot_come_home_is_a_bus_error) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   World world(GetParam());
