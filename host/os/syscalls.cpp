@@ -27,6 +27,7 @@ constinit std::atomic<bool> planned{false};
 constinit std::atomic<Call> plan_call{Call::count_};
 constinit std::atomic<std::uint64_t> plan_nth{1};
 constinit std::atomic<std::uint64_t> plan_times{1};
+constinit std::atomic<std::uint64_t> plan_every{0};
 constinit std::atomic<int> plan_error{0};
 constinit std::array<std::atomic<std::uint64_t>, kCalls> made{};
 constinit std::atomic<std::uint64_t> injected{0};
@@ -36,7 +37,8 @@ bool count_and_hit(Call call) noexcept {
   if (call != plan_call.load(std::memory_order_relaxed)) return false;
   const std::uint64_t nth = plan_nth.load(std::memory_order_relaxed);
   const std::uint64_t times = plan_times.load(std::memory_order_relaxed);
-  if (n < nth || (times != 0 && n - nth >= times)) return false;
+  const std::uint64_t every = plan_every.load(std::memory_order_relaxed);
+  if (n < nth || (times != 0 && (every == 0 ? n - nth : (n - nth) % every) >= times)) return false;
   injected.fetch_add(1, std::memory_order_relaxed);
   errno = plan_error.load(std::memory_order_relaxed);
   return true;
@@ -53,6 +55,7 @@ void set_fault_plan(const FaultPlan& plan) noexcept {
   plan_call.store(plan.call);
   plan_nth.store(plan.nth);
   plan_times.store(plan.times);
+  plan_every.store(plan.every);
   plan_error.store(plan.error);
   planned.store(true);
 }

@@ -50,6 +50,8 @@ struct FaultPlan {
   std::uint64_t nth = 1;
   std::uint64_t times = 1;
   int error = 0;
+  /// Not 0: all this again for every so many calls from the nth on. \pre times <= every
+  std::uint64_t every = 0;
 };
 /// Replaces the plan; counting starts anew.
 void set_fault_plan(const FaultPlan& plan) noexcept;

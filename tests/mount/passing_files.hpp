@@ -17,6 +17,9 @@ inline constexpr unsigned kMarkShift = 32;
 
 inline std::string passing_name(std::uint64_t n) { return "passing" + std::to_string(n % kPassingNames); }
 
+/// A name for a file that one program makes before it moves it to one of those of all.
+inline std::string passing_name_of(int process) { return "passing-of-" + std::to_string(process); }
+
 /// Empty if every word has the mark of the first and counts no less than in `before` (if there is any).
 inline std::string fault_of(std::span<const std::uint64_t> words, std::span<const std::uint64_t> before) {
   for (std::size_t i = 0; i < words.size(); ++i) {

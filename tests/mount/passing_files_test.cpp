@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "aprime/device_span.hpp"
+#include "host/os/syscalls.hpp"
 #include "tests/contract/kernels.hpp"
 #include "tests/mount/mounted.hpp"
 #include "tests/mount/passing_files.hpp"
@@ -54,20 +56,62 @@ struct AddOneToAllOnDemand {
 
 class PassingFiles : public testing::TestWithParam<DeviceKind> {
  protected:
-  /// Gives the device one file after the other, as long as programs are at work.
-  void use_by_device(std::uint64_t seed) {
+  ~PassingFiles() override { os::sys::clear_fault_plan(); }
+
+  /// Programs and threads that use the device at work, until each program has done its operations. If they
+  /// are patient, everything may fail.
+  void work(unsigned operations, bool are_patient) {
+    std::list<ChildProcess> programs;
+    for (unsigned i = 0; i < kPrograms; ++i) {
+      std::vector<std::string> command{APRIME_PASSING_PROGRAM, mounted_.at(""),
+                                       std::to_string(random_.next()), std::to_string(operations)};
+      if (are_patient) command.emplace_back("patient");
+      programs.emplace_back(std::move(command));
+    }
+    programs_are_done_.store(false);
+    std::jthread one([&, seed = random_.next()] { use_by_device(seed, are_patient); });
+    std::jthread other([&, seed = random_.next()] { use_by_device(seed, are_patient); });
+    for (ChildProcess& program : programs)
+      for (std::string line; program.listen(&line);) ADD_FAILURE() << "a program: " << line;
+    programs_are_done_.store(true);
+  }
+
+  /// What is left is whole, and when it is removed nothing has it any more.
+  void expect_order() {
+    for (unsigned i = 0; i < kPassingNames; ++i) {
+      const std::string content = mounted_.content(passing_name(i));
+      std::vector<std::uint64_t> words(content.size() / sizeof(std::uint64_t));
+      std::memcpy(words.data(), content.data(), words.size() * sizeof(std::uint64_t));
+      const bool is_there = std::filesystem::exists(mounted_.at(passing_name(i)));
+      EXPECT_EQ(words.size(), is_there ? kPassingWords : 0);
+      EXPECT_EQ(fault_of(words, {}), "");
+    }
+    for (const auto& file : std::filesystem::directory_iterator(mounted_.at("")))
+      std::filesystem::remove(file);
+    // The kernel forgets a removed file a moment later.
+    for (int i = 0; i < 1000 && open_files() > 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_EQ(open_files(), 0) << "of files that nobody has any more";
+  }
+
+  Mounted mounted_{GetParam(), HostAccess::adaptive, ByteCount{1 << 20}};
+  std::atomic<unsigned> uses_{0};
+
+ private:
+  void use_by_device(std::uint64_t seed, bool is_patient) {
     stress::Random random(seed);
     while (!programs_are_done_.load()) {
       try {
         const Mapping mapping = mounted_.map(passing_name(random.next()));
-        for (std::uint64_t times = random.between(0, 3); times > 0; --times) use(mapping, random);
+        for (std::uint64_t times = random.between(0, 3); times > 0; --times) use(mapping, random, is_patient);
       } catch (const Error& error) {
-        EXPECT_EQ(error.code(), Errc::cannot_open) << error.what();  // it has just gone
+        // It has just gone.
+        EXPECT_TRUE(is_patient || error.code() == Errc::cannot_open) << error.what();
       }
     }
   }
 
-  void use(const Mapping& mapping, stress::Random& random) {
+  void use(const Mapping& mapping, stress::Random& random, bool is_patient) {
     std::vector<std::uint64_t> before(kPassingWords), now(kPassingWords);
     mapping.read(ByteOffset{0}, std::as_writable_bytes(std::span(before)));
     const Grid grid = Grid::cover(512, 64);
@@ -76,48 +120,50 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
     else
       mounted_.runtime().launch(grid, AddOneToAll{}, read_write(mapping)).wait();
     for (std::uint64_t& word : before) ++word;
-    if (random.one_in(2)) {
+    if (is_patient || random.one_in(2)) {
       mapping.read(ByteOffset{0}, std::as_writable_bytes(std::span(now)));
     } else {
       std::ranges::copy(mapping.host<const std::uint64_t>(), now.begin());
     }
-    EXPECT_EQ(fault_of(now, before), "");
+    EXPECT_EQ(fault_of(now, is_patient ? std::span<std::uint64_t>() : std::span(before)), "");
     if (random.one_in(4)) mapping.sync();
     uses_.fetch_add(1);
   }
 
-  Mounted mounted_{GetParam(), HostAccess::adaptive, ByteCount{1 << 20}};
+  stress::Random random_{[] {
+    const std::uint64_t seed = std::random_device{}();
+    testing::Test::RecordProperty("seed", std::to_string(seed));
+    return seed;
+  }()};
   std::atomic<bool> programs_are_done_{false};
-  std::atomic<unsigned> uses_{0};
 };
 
 TEST_P(PassingFiles, are_whole_for_all_who_use_them) {
-  const std::uint64_t seed = std::random_device{}();
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  {
-    std::list<ChildProcess> programs;
-    for (unsigned i = 0; i < kPrograms; ++i)
-      programs.emplace_back(std::vector<std::string>{
-          APRIME_PASSING_PROGRAM, mounted_.at(""), std::to_string(seed + i), std::to_string(scaled(3000u))});
-    std::jthread one([&] { use_by_device(seed + kPrograms); });
-    std::jthread other([&] { use_by_device(seed + kPrograms + 1); });
-    for (ChildProcess& program : programs)
-      for (std::string line; program.listen(&line);) ADD_FAILURE() << "a program: " << line;
-    programs_are_done_.store(true);
-  }
+  work(scaled(3000u), false);
   EXPECT_GT(uses_.load(), scaled(50u));
-  for (unsigned i = 0; i < kPassingNames; ++i) {
-    const std::string content = mounted_.content(passing_name(i));
-    std::vector<std::uint64_t> words(content.size() / sizeof(std::uint64_t));
-    std::memcpy(words.data(), content.data(), words.size() * sizeof(std::uint64_t));
-    const bool is_there = std::filesystem::remove(mounted_.at(passing_name(i)));
-    EXPECT_EQ(words.size(), is_there ? kPassingWords : 0);
-    EXPECT_EQ(fault_of(words, {}), "");
+  expect_order();
+}
+
+TEST_P(PassingFiles, are_whole_though_calls_fail_now_and_then) {
+  using os::sys::Call;
+  struct Failure {
+    Call call;
+    int error;
+  };
+  for (const auto& [call, error] :
+       {Failure{Call::open, EMFILE}, Failure{Call::openat2, EMFILE}, Failure{Call::fstat, EIO},
+        Failure{Call::statx, EIO}, Failure{Call::fcntl, EPERM}, Failure{Call::pread, EIO},
+        Failure{Call::pwrite, EIO}, Failure{Call::pwrite, ENOSPC}, Failure{Call::splice, EIO},
+        Failure{Call::fsync, EIO}, Failure{Call::fdatasync, EIO}, Failure{Call::ftruncate, EIO},
+        Failure{Call::fallocate, ENOSPC}, Failure{Call::mmap, ENOMEM}, Failure{Call::mprotect, ENOMEM},
+        Failure{Call::madvise, EAGAIN}, Failure{Call::ioctl, EAGAIN}}) {
+    SCOPED_TRACE(fmt::format("{} fails with {}", os::sys::name_of(call), std::strerror(error)));
+    os::sys::set_fault_plan({.call = call, .nth = 5, .times = 1, .error = error, .every = 17});
+    work(scaled(200u), true);
+    os::sys::clear_fault_plan();
+    work(scaled(50u), false);
+    expect_order();
   }
-  // The kernel forgets a removed file a moment later.
-  for (int i = 0; i < 1000 && open_files() > 0; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  EXPECT_EQ(open_files(), 0) << "of files that nobody has any more";
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, PassingFiles,

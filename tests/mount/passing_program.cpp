@@ -1,9 +1,12 @@
 // A program that makes, uses, replaces and removes files of a mount, whatever others do with them. Says
 // nothing but what it should not have seen: see passing_files.hpp.
 //
-// usage: passing_program DIRECTORY SEED OPERATIONS
+// usage: passing_program DIRECTORY SEED OPERATIONS [patient]
+// `patient`: calls, loads and stores may fail; it goes on with something else.
 
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,58 +29,107 @@ namespace {
 constexpr std::size_t kBytes = kPassingWords * sizeof(std::uint64_t);
 using Words = std::vector<std::uint64_t>;
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw std::runtime_error(what + ": " + std::strerror(errno));
-}
+/// A call that failed.
+class Refused : public std::runtime_error {
+ public:
+  explicit Refused(const std::string& what) : std::runtime_error(what + ": " + std::strerror(errno)) {}
+};
+
+class OpenFile {
+ public:
+  /// Is not open if there is no such file: somebody removed it, which is no fault.
+  OpenFile(const std::string& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0600)) {
+    if (fd_ < 0 && errno != ENOENT) throw Refused("open " + path);
+  }
+  ~OpenFile() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  bool is_open() const noexcept { return fd_ >= 0; }
+  int get() const noexcept { return fd_; }
+
+ private:
+  const int fd_;
+};
+
+sigjmp_buf where_bus_goes;
+void on_bus(int) { siglongjmp(where_bus_goes, 1); }
+
+class Mapped {
+ public:
+  Mapped(const OpenFile& file, int rights)
+      : words_(::mmap(nullptr, kBytes, rights, MAP_SHARED, file.get(), 0)) {
+    if (words_ == MAP_FAILED) throw Refused("mmap");
+  }
+  ~Mapped() { ::munmap(words_, kBytes); }
+  Mapped(const Mapped&) = delete;
+  Mapped& operator=(const Mapped&) = delete;
+
+  /// \pre `use` leaves nothing that a destructor would have to undo
+  template <class Use>
+  void touch(const Use& use) const {
+    if (sigsetjmp(where_bus_goes, 1) != 0) throw Refused("SIGBUS");
+    use(static_cast<std::uint64_t*>(words_));
+  }
+  void sync() const {
+    if (::msync(words_, kBytes, MS_SYNC) != 0) throw Refused("msync");
+  }
+
+ private:
+  void* const words_;
+};
 
 class Program {
  public:
-  Program(std::string directory, std::uint64_t seed) : directory_(std::move(directory)), random_(seed) {}
+  Program(std::string directory, std::uint64_t seed, bool is_patient)
+      : directory_(std::move(directory)), random_(seed), is_patient_(is_patient) {}
 
   void run(std::uint64_t operations) {
     for (std::uint64_t i = 0; i < operations; ++i) {
-      switch (random_.below(8)) {
-        case 0: make(); break;
-        case 1: copy(); break;
-        case 2: move(); break;
-        case 3: add(); break;
-        default: look(); break;
+      try {
+        do_something();
+      } catch (const Refused&) {
+        if (!is_patient_) throw;
       }
     }
   }
 
  private:
   std::string some() { return directory_ + "/" + passing_name(random_.next()); }
-  std::string own() const { return directory_ + "/of" + std::to_string(::getpid()); }
+  std::string own() const { return directory_ + "/" + passing_name_of(::getpid()); }
 
-  /// Negative if there is none: somebody removed it, which is no fault.
-  static int open(const std::string& path, int flags) {
-    const int fd = ::open(path.c_str(), flags | O_CLOEXEC, 0600);
-    if (fd < 0 && errno != ENOENT) refuse("open " + path);
-    return fd;
+  void do_something() {
+    switch (random_.below(8)) {
+      case 0: return make();
+      case 1: return copy();
+      case 2: return move();
+      case 3: return add();
+      default: return look();
+    }
   }
 
   void make() {
-    const int fd = open(own(), O_RDWR | O_CREAT | O_TRUNC);
+    const OpenFile file(own(), O_RDWR | O_CREAT | O_TRUNC);
     const Words words(kPassingWords, random_.between(1, 0xffffffff) << kMarkShift);
-    if (::write(fd, words.data(), kBytes) != ssize_t{kBytes}) refuse("write");
-    if (random_.one_in(4) && ::fsync(fd) != 0) refuse("fsync");
+    if (::write(file.get(), words.data(), kBytes) != ssize_t{kBytes}) throw Refused("write");
+    if (random_.one_in(4) && ::fsync(file.get()) != 0) throw Refused("fsync");
     const std::string to = some();
-    if (::rename(own().c_str(), to.c_str()) != 0) refuse("rename over " + to);
-    see(fd);
+    if (::rename(own().c_str(), to.c_str()) != 0) throw Refused("rename over " + to);
+    see(file);
   }
 
   void copy() {
-    const int from = open(some(), O_RDONLY);
-    if (from < 0) return;
-    const int to = open(own(), O_RDWR | O_CREAT | O_TRUNC);
+    const OpenFile from(some(), O_RDONLY);
+    if (!from.is_open()) return;
+    const OpenFile to(own(), O_RDWR | O_CREAT | O_TRUNC);
     for (std::size_t copied = 0; copied < kBytes;) {
-      const ssize_t n = ::copy_file_range(from, nullptr, to, nullptr, kBytes - copied, 0);
-      if (n <= 0) refuse("copy_file_range");
+      const ssize_t n = ::copy_file_range(from.get(), nullptr, to.get(), nullptr, kBytes - copied, 0);
+      if (n <= 0) throw Refused("copy_file_range");
       copied += static_cast<std::size_t>(n);
     }
-    ::close(from);
-    if (::rename(own().c_str(), some().c_str()) != 0) refuse("rename of a copy");
+    if (::rename(own().c_str(), some().c_str()) != 0) throw Refused("rename of a copy");
     see(to);
   }
 
@@ -85,65 +137,58 @@ class Program {
     const std::string from = some(), to = some();
     const bool moves = random_.one_in(2);
     if ((moves ? ::rename(from.c_str(), to.c_str()) : ::unlink(from.c_str())) != 0 && errno != ENOENT)
-      refuse((moves ? "rename " : "unlink ") + from);
+      throw Refused((moves ? "rename " : "unlink ") + from);
   }
 
   void add() {
-    const int fd = open(some(), O_RDWR);
-    if (fd < 0) return;
-    std::uint64_t* const words = map(fd, PROT_READ | PROT_WRITE);
-    for (std::uint64_t n = random_.below(20); n > 0; --n)
-      std::atomic_ref(words[random_.below(kPassingWords)]).fetch_add(1);
-    if (random_.one_in(4) && ::msync(words, kBytes, MS_SYNC) != 0) refuse("msync");
-    const Words now(words, words + kPassingWords);
-    ::munmap(words, kBytes);
-    tell(now, {});
-    see(fd);
+    const OpenFile file(some(), O_RDWR);
+    if (!file.is_open()) return;
+    const Mapped mapped(file, PROT_READ | PROT_WRITE);
+    for (std::uint64_t n = random_.below(20); n > 0; --n) {
+      const std::uint64_t at = random_.below(kPassingWords);
+      mapped.touch([at](std::uint64_t* words) { std::atomic_ref(words[at]).fetch_add(1); });
+    }
+    if (random_.one_in(4)) mapped.sync();
+    see(file);
   }
 
   void look() {
-    if (const int fd = open(some(), random_.one_in(2) ? O_RDONLY : O_RDWR); fd >= 0) see(fd);
+    const OpenFile file(some(), random_.one_in(2) ? O_RDONLY : O_RDWR);
+    if (file.is_open()) see(file);
   }
 
-  /// Looks at an open file several times, and closes it.
-  void see(int fd) {
+  /// Several times.
+  void see(const OpenFile& file) {
     Words before;
     for (std::uint64_t times = random_.between(0, 3); times > 0; --times) {
       Words now(kPassingWords);
       if (random_.one_in(2)) {
-        if (::pread(fd, now.data(), kBytes, 0) != ssize_t{kBytes}) refuse("pread");
+        if (::pread(file.get(), now.data(), kBytes, 0) != ssize_t{kBytes}) throw Refused("pread");
       } else {
-        std::uint64_t* const words = map(fd, PROT_READ);
-        std::memcpy(now.data(), words, kBytes);
-        ::munmap(words, kBytes);
+        Mapped(file, PROT_READ).touch([&](const std::uint64_t* words) {
+          std::memcpy(now.data(), words, kBytes);
+        });
       }
-      tell(now, before);
-      before = std::move(now);
+      if (const std::string fault = fault_of(now, before); !fault.empty()) throw std::runtime_error(fault);
+      // A page that could not be written back may be lost.
+      if (!is_patient_) before = std::move(now);
     }
-    if (::close(fd) != 0) refuse("close");
-  }
-
-  static std::uint64_t* map(int fd, int rights) {
-    void* const words = ::mmap(nullptr, kBytes, rights, MAP_SHARED, fd, 0);
-    if (words == MAP_FAILED) refuse("mmap");
-    return static_cast<std::uint64_t*>(words);
-  }
-
-  static void tell(const Words& now, const Words& before) {
-    if (const std::string fault = fault_of(now, before); !fault.empty()) throw std::runtime_error(fault);
   }
 
   const std::string directory_;
   stress::Random random_;
+  const bool is_patient_;
 };
 
 }  // namespace
 }  // namespace aprime::test
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
   const auto number = [&](int i) { return std::strtoull(arguments[i], nullptr, 10); };
+  const bool is_patient = count > 4;
+  if (is_patient) ::signal(SIGBUS, aprime::test::on_bus);
   try {
-    aprime::test::Program(arguments[1], number(2)).run(number(3));
+    aprime::test::Program(arguments[1], number(2), is_patient).run(number(3));
   } catch (const std::exception& error) {
     std::cout << error.what() << std::endl;
     return 1;

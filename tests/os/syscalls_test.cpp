@@ -48,6 +48,13 @@ TEST_F(FaultPlanTest, ZeroTimesMeansForEver) {
   for (int i = 0; i < 100; ++i) EXPECT_EQ(read_one_byte(), -1);
 }
 
+TEST_F(FaultPlanTest, FailsAgainAfterEachSoManyCalls) {
+  sys::set_fault_plan({.call = sys::Call::pread, .nth = 2, .times = 2, .error = EIO, .every = 5});
+  std::string outcomes;
+  for (int i = 0; i < 13; ++i) outcomes += read_one_byte() == 1 ? '.' : 'x';
+  EXPECT_EQ(outcomes, ".xx...xx...xx");
+}
+
 TEST_F(FaultPlanTest, HitsOnlyTheNamedCallAndCountsAll) {
   sys::set_fault_plan({.call = sys::Call::fdatasync, .nth = 1, .times = 0, .error = EIO});
   EXPECT_EQ(read_one_byte(), 1);
