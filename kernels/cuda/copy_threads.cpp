@@ -36,7 +36,6 @@ class SignalsBlocked {
 }  // namespace
 
 CopyThreads::CopyThreads(int gpu, unsigned threads) : gpu_(gpu) {
-  APRIME_CUDA_THROW(cudaSetDevice, gpu_);
   for (unsigned i = 0; i < threads; ++i) workers_.push_back(std::make_unique<CopyWorker>());
   const SignalsBlocked blocked;
   try {

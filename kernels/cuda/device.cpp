@@ -230,6 +230,7 @@ std::string why_no_cuda() { return cuda::look_for_gpu(); }
 std::unique_ptr<Device> make_cuda(const DeviceOptions& options, ByteCount frame_bytes) {
   if (const std::string reason = why_no_cuda(); !reason.empty())
     throw Error(Errc::resources, "no CUDA device: " + reason);
+  const cuda::CurrentGpu current(cuda::kGpu);
   return std::make_unique<cuda::CudaDevice>(options, frame_bytes, frames_in_budget(options, frame_bytes));
 }
 

@@ -49,7 +49,6 @@ void settle_on_gpu(int gpu, void* memory, std::size_t size) {
 CudaFrames::CudaFrames(int gpu, DeviceMemoryKind kind, ByteCount frame_bytes, ByteCount size,
                        CopyThreads& copies)
     : frame_bytes_(frame_bytes), copies_(copies) {
-  APRIME_CUDA_THROW(cudaSetDevice, gpu);
   require_free_memory(size);
   if (kind == DeviceMemoryKind::device) {
     APRIME_CUDA_THROW(cudaMalloc, &memory_, size.value);

@@ -18,7 +18,7 @@ std::byte* CudaPagingMemory::shared(std::size_t bytes) {
 }
 
 std::byte* CudaPagingMemory::device(std::size_t bytes) {
-  APRIME_CUDA_THROW(cudaSetDevice, gpu_);
+  const CurrentGpu current(gpu_);
   std::byte* at = reuse(bytes);
   if (at == nullptr) {
     GpuMemory memory(bytes);

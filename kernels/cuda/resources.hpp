@@ -10,6 +10,26 @@
 
 namespace aprime::cuda {
 
+/// Makes a GPU the calling thread's current one, for a scope: which one the caller's program uses is its own
+/// business.
+class CurrentGpu {
+ public:
+  /// \throws Error(device_failed | device_memory)
+  explicit CurrentGpu(int gpu) : gpu_(gpu) {
+    APRIME_CUDA_THROW(cudaGetDevice, &before_);
+    if (before_ != gpu_) APRIME_CUDA_THROW(cudaSetDevice, gpu_);
+  }
+  ~CurrentGpu() {
+    if (before_ != gpu_) APRIME_CUDA_END(cudaSetDevice, before_);
+  }
+  CurrentGpu(const CurrentGpu&) = delete;
+  CurrentGpu& operator=(const CurrentGpu&) = delete;
+
+ private:
+  const int gpu_;
+  int before_ = 0;
+};
+
 /// A stream that waits for no other one, not even for the legacy default stream.
 class Stream {
  public:

@@ -223,6 +223,10 @@ void queue(cudaStream_t stream, std::function<bool()> work) {
 
 namespace fake = aprime::fake_cuda;
 
+namespace {
+thread_local int current_gpu = 0;
+}
+
 // The calls of the CUDA runtime, in the order of its reference.
 extern "C" {
 
@@ -256,9 +260,17 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   return cudaSuccess;
 }
 
+cudaError_t cudaGetDevice(int* device) {
+  FAKE_CUDA_BEGIN(cudaGetDevice);
+  *device = current_gpu;
+  return cudaSuccess;
+}
+
 cudaError_t cudaSetDevice(int device) {
   FAKE_CUDA_BEGIN(cudaSetDevice);
-  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+  if (device < 0 || device >= fake::state().machine_.gpus) return cudaErrorInvalidDevice;
+  current_gpu = device;
+  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
