@@ -1,12 +1,13 @@
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <fstream>
 #include <thread>
 
 #include "host/os/syscalls.hpp"
 #include "tests/contract/contract.hpp"
+#include "tests/contract/demand_kernels.hpp"
 #include "tests/test_scale.hpp"
 
 // Too little of something: device memory, memory areas, peace and quiet.
@@ -225,21 +226,27 @@ TEST_P(Pressure, everyone_at_once_loses_no_store) {
 
 TEST_P(Pressure, files_that_come_and_go_at_once_keep_their_own_frames) {
   // More than there is room for, now and then.
-  World world(GetParam(), kSmallDevice);
-  const int rounds = test::scaled(200);
-  const auto come_and_go = [&](const std::string& path, std::uint64_t size) {
-    for (int i = 0; i < rounds; ++i) {
+  World world(GetParam(), {.devices = 2, .device_memory = ByteCount{64 * kGranule}});
+  const unsigned rounds = test::scaled(200U);
+  const auto come_and_go = [&](const std::string& path, std::uint64_t granules_of_it) {
+    std::vector<unsigned> expected(granules_of_it * kGranule / sizeof(unsigned));
+    for (unsigned i = 0; i < rounds; ++i) {
       const Mapping m = world.map(path);
-      world.runtime().launch({{2}, {4}}, IncrementBytes{}, aprime::read_write(m)).wait();
+      const bool by_faults = i % 4 == 0;
+      const LaunchOptions options{.device = i / 2 % 2, .name = {}};
+      if (by_faults)
+        world.runtime()
+            .launch({{2}, {4}}, options, IncrementPinned{}, demand_read_write(m), kGranule / sizeof(unsigned))
+            .wait();
+      else
+        world.runtime().launch({{2}, {4}}, options, IncrementBytes{}, aprime::read_write(m)).wait();
+      for (unsigned& word : expected) word += by_faults ? 1 : 0x01010101;
     }
-    const Bytes bytes = plain_read(path);
-    EXPECT_EQ(std::ranges::count(bytes, static_cast<std::byte>(rounds)), static_cast<std::ptrdiff_t>(size));
+    EXPECT_EQ(std::memcmp(plain_read(path).data(), expected.data(), granules_of_it * kGranule), 0);
   };
   std::vector<std::thread> threads;
-  for (std::uint64_t number = 1; number <= 4; ++number) {
-    const std::uint64_t size = 10 * number * kGranule;
-    threads.emplace_back(come_and_go, world.file(Bytes(size)), size);
-  }
+  for (const std::uint64_t granules_of_it : {10, 20, 30, 40})
+    threads.emplace_back(come_and_go, world.file(Bytes(granules_of_it * kGranule)), granules_of_it);
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(world.runtime().stats().resident_bytes, 0u);
   EXPECT_EQ(world.runtime().stats().dirty_bytes, 0u);

@@ -63,6 +63,7 @@ class Mounted {
 
   Runtime& runtime() noexcept { return *runtime_; }
   Mount& mount() noexcept { return mount_; }
+  void mount_again() { mount_ = runtime_->mount(directory_ + "/source", directory_ + "/mounted"); }
   std::string at(const std::string& name) const { return directory_ + "/mounted/" + name; }
   std::string plain(const std::string& name) const { return directory_ + "/source/" + name; }
   /// Makes a file in the source.

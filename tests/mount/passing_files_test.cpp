@@ -96,6 +96,11 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
 
   Mounted mounted_{GetParam(), HostAccess::adaptive, ByteCount{1 << 20}};
   std::atomic<unsigned> uses_{0};
+  stress::Random random_{[] {
+    const std::uint64_t seed = std::random_device{}();
+    testing::Test::RecordProperty("seed", std::to_string(seed));
+    return seed;
+  }()};
 
  private:
   void use_by_device(std::uint64_t seed, bool is_patient) {
@@ -130,17 +135,26 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
     uses_.fetch_add(1);
   }
 
-  stress::Random random_{[] {
-    const std::uint64_t seed = std::random_device{}();
-    testing::Test::RecordProperty("seed", std::to_string(seed));
-    return seed;
-  }()};
   std::atomic<bool> programs_are_done_{false};
 };
 
 TEST_P(PassingFiles, are_whole_for_all_who_use_them) {
   work(scaled(3000u), false);
   EXPECT_GT(uses_.load(), scaled(50u));
+  expect_order();
+}
+
+TEST_P(PassingFiles, are_whole_when_the_mount_goes_while_they_are_used) {
+  for (int i = 0; i < scaled(32); ++i) {
+    std::jthread ends([&, after = std::chrono::milliseconds(random_.below(200))] {
+      std::this_thread::sleep_for(after);
+      mounted_.mount().unmount();
+    });
+    work(scaled(200u), true);
+    ends.join();
+    mounted_.mount_again();
+  }
+  work(scaled(200u), false);
   expect_order();
 }
 
