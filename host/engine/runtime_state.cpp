@@ -215,10 +215,7 @@ Status RuntimeState::close(std::string& failed_path) {
     first_error = status;
     failed_path = file->path();
   }
-  if (first_error.is_ok()) {
-    const sync::Lock lock(mutex_);
-    std::erase_if(files_, [](const FileEntry& e) { return e.mappings == 0; });
-  }
+  if (first_error.is_ok()) let_stuck_go();
   return first_error;
 }
 
