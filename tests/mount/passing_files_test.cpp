@@ -81,7 +81,8 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
     for (unsigned i = 0; i < kPassingNames; ++i) {
       const std::string content = mounted_.content(passing_name(i));
       std::vector<std::uint64_t> words(content.size() / sizeof(std::uint64_t));
-      std::memcpy(words.data(), content.data(), words.size() * sizeof(std::uint64_t));
+      std::ranges::copy(std::as_bytes(std::span(content)).first(words.size() * sizeof(std::uint64_t)),
+                        std::as_writable_bytes(std::span(words)).begin());
       const bool is_there = std::filesystem::exists(mounted_.at(passing_name(i)));
       EXPECT_EQ(words.size(), is_there ? kPassingWords : 0);
       EXPECT_EQ(fault_of(words, {}), "");
