@@ -238,7 +238,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Progress note_mounted(GranuleRange granules) noexcept;
   bool any_on_device(GranuleRange granules) const noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
-  void recall_all(GranuleRange range) noexcept;
+  /// Takes what the mount has of the range, by `event`.
+  Status recall_all(GranuleRange range, Event event) noexcept;
 
   // frames.cpp: where A' lies.
   Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;
@@ -257,7 +258,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // writeback.cpp
   std::vector<GranuleRange> dirty_runs(GranuleRange range);
   Status rewrite(const std::vector<GranuleRange>& ranges);
-  Status forget_from(GranuleIndex first);
+  Status forget_from(GranuleIndex first, AgentId requester);
 
   os::File file_;
   const GranuleSize granule_;

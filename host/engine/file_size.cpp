@@ -27,7 +27,7 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
     reserve(size);
     // Copies that lay beyond the end, because a shrink could not take them away or was another process's:
     // what comes to lie there now is zeros.
-    const Status status = forget_from(GranuleIndex{granule_.count_for(before.size).value});
+    const Status status = forget_from(GranuleIndex{granule_.count_for(before.size).value}, requester);
     if (!status.is_ok()) return status;
   }
 
@@ -53,16 +53,17 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
   // From here on the file system has forgotten the bytes, and no fault gets beyond the new end (the size is
   // looked at on each): the copies may go (rule 10). The file is shorter even if one cannot be taken away
   // now: it is out of reach, what it has past the end is never written, and it goes before the file grows.
-  static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}));
+  static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}, requester));
   return {};
 }
 
-Status CoherentFile::forget_from(GranuleIndex first) {
+Status CoherentFile::forget_from(GranuleIndex first, AgentId requester) {
   std::vector<device::FrameOwner> owners;
   const GranuleRange beyond{first, GranuleCount{directory_.capacity().value - first.value}};
   for (std::size_t d = 0; d < devices_.size(); ++d)
     devices_[d]->device().frames().collect(regions_[d].id(), beyond, false, owners);
-  Status first_error;
+  // For a program's own truncation, the kernel drops its pages itself.
+  Status first_error = requester.is_mount() ? Status{} : recall_all(beyond, Event::discard);
   for (const device::FrameOwner& owner : owners) {
     const Status status = perform({owner.granule, GranuleCount{1}}, {.event = Event::discard});
     if (first_error.is_ok()) first_error = status;

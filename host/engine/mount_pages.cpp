@@ -87,15 +87,19 @@ Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
   }
 }
 
-void CoherentFile::recall_all(GranuleRange range) noexcept {
+Status CoherentFile::recall_all(GranuleRange range, Event event) noexcept {
+  Status first_error;
   // Another's marks are that one's to see to: its recalls must have ended before our caller's sync goes on.
   const sync::Lock lock(recall_all_mutex_);
   mounted_.take_each([&](GranuleIndex g) {
     const bool is_asked_for = g >= range.first && g < range.end();
-    if (is_asked_for && directory_.load(g).state().owner.is_mount())
-      static_cast<void>(perform({g, GranuleCount{1}}, {.event = Event::writeback}));
+    if (is_asked_for && directory_.load(g).state().owner.is_mount()) {
+      const Status status = perform({g, GranuleCount{1}}, {.event = event});
+      if (first_error.is_ok()) first_error = status;
+    }
     if (directory_.load(g).state().owner.is_mount()) mounted_.mark({g, GranuleCount{1}});
   });
+  return first_error;
 }
 
 Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) noexcept {

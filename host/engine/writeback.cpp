@@ -68,7 +68,8 @@ Status CoherentFile::write_back(GranuleRange range, Patience patience) {
 
 Status CoherentFile::sync(GranuleRange range, AgentId requester) {
   const trace::Range traced(tracer_, trace::Kind::sync);
-  if (!requester.is_mount()) recall_all(range);
+  // What cannot be recalled is told by the program's own msync.
+  if (!requester.is_mount()) static_cast<void>(recall_all(range, Event::writeback));
   const Status written = write_back(range, Patience::wait);
   // One at a time: the kernel reports a failed write to one fdatasync and success to the next, which must not
   // be taken for an answer before the bytes were written again.

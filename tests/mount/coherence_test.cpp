@@ -51,6 +51,21 @@ TEST_P(MountCoherence, device_load_sees_what_a_program_wrote_or_stored) {  // ru
   EXPECT_EQ(device_misses(5000, 50, 3), 0u);
 }
 
+TEST_P(MountCoherence, what_a_resize_cuts_off_comes_back_to_nobody) {  // rule 10
+  client_.must("map");
+  EXPECT_EQ(client_.bytes("load 20000 5"), all(5, 'h'));  // a page that nobody stores to
+  client_.must("store 50000 5 1");
+  mapping_.resize(ByteCount{4096});
+  mapping_.resize(ByteCount{kSize});
+  for (const std::string at : {"20000", "50000"}) {
+    EXPECT_EQ(client_.bytes("load " + at + " 5"), all(5, 0)) << at;
+    EXPECT_EQ(client_.bytes("read " + at + " 5"), all(5, 0)) << at;
+  }
+  client_.must("msync");
+  EXPECT_EQ(device_misses(4096, kSize - 4096, 0), 0u);
+  EXPECT_EQ(mounted_.content("file"), std::string(4096, 'h') + std::string(kSize - 4096, '\0'));
+}
+
 TEST_P(MountCoherence, program_sees_what_a_device_stored) {  // rules 4 and 5
   device_stores(0, kSize, 1);
   EXPECT_EQ(client_.bytes("read 100 50"), all(50, 1));
