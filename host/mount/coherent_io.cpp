@@ -90,8 +90,15 @@ int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std:
   return error_of(status);
 }
 
-int write_coherent(CoherentFile& file, const ByteRequest& request, std::span<const std::byte> from,
-                   std::size_t* put) {
+/// The runtime may have opened the file for reading only; what programs may do with it, they know.
+int let_be_written(CoherentFile& file, const OpenHandle* handle) {
+  if (file.file().access() == Access::read_write) return 0;
+  return file.file().make_writable(handle == nullptr ? -1 : handle->file.descriptor());
+}
+
+int write_coherent(CoherentFile& file, const OpenHandle& handle, const ByteRequest& request,
+                   std::span<const std::byte> from, std::size_t* put) {
+  if (const int error = let_be_written(file, &handle); error != 0) return error;
   std::uint64_t size = 0;
   if (const int error = current_size(file, &size); error != 0) return error;
   // The kernel has the inode locked: no other program on the mount changes the size meanwhile.
@@ -117,6 +124,7 @@ int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, st
                       std::uint64_t length) {
   constexpr int kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
   if ((mode & ~kKnown) != 0) return EOPNOTSUPP;
+  if (const int error = let_be_written(file, &handle); error != 0) return error;
   std::uint64_t size = 0;
   if (const int error = current_size(file, &size); error != 0) return error;
   const std::uint64_t end = at + length;
@@ -153,13 +161,14 @@ int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& 
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put) {
   const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
-  if (inode.coherent != nullptr) return write_coherent(*inode.coherent, request, from, put);
+  if (inode.coherent != nullptr) return write_coherent(*inode.coherent, handle, request, from, put);
   return request.appends ? handle.file.append(from, put) : handle.file.write(request.at, from, put);
 }
 
 int set_size(Inode& inode, off_t size) {
   const ServingGate::Passed passed = inode.gate.pass();
   if (inode.coherent == nullptr) return inode.node.truncate(size);
+  if (const int error = let_be_written(*inode.coherent, nullptr); error != 0) return error;
   std::uint64_t before = 0;
   if (const int error = current_size(*inode.coherent, &before); error != 0) return error;
   return error_of(inode.coherent->resize(ByteCount{static_cast<std::uint64_t>(size)}, AgentId::mount()));

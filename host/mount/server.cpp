@@ -97,12 +97,6 @@ void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
                 file->path());
   const std::shared_ptr<Inode> inode = source_.inodes().find(file->file().identity());
   if (inode == nullptr) return;
-  try {
-    // Programs may have it open for writing already; what the runtime's own mappings may do, they know.
-    file->file().make_writable(file->path());
-  } catch (const Error&) {
-    // It cannot be written to by anybody, then.
-  }
   {
     const ServingGate::Closed closed(inode->gate);
     inode->coherent = file;

@@ -68,6 +68,9 @@ class File {
   /// Opens the same file for writing too; a no-op if it is already. `path` is for a system without /proc, and
   /// for the message. \throws Error(cannot_open), also when without /proc `path` leads to another file by now
   void make_writable(const std::string& path);
+  /// The same for somebody who has it open for writing, by `fd`, and need not be allowed to open it any more:
+  /// that serves if it is open for reading too. -1 for nobody. Returns 0 or an errno. \throws std::bad_alloc
+  int make_writable(int fd);
 
   /// Size now; another process may change it at any time. On failure the status is not ok and the size 0.
   struct SizeResult {

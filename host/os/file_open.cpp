@@ -104,6 +104,12 @@ void File::State::open_direct() {
   direct_fd.store(direct ? keep(std::move(direct)) : -1);
 }
 
+void File::State::write_by(Descriptor fd_to_keep) {
+  fd.store(keep(std::move(fd_to_keep)));
+  access.store(Access::read_write, std::memory_order_release);
+  if (direct_fd.load() >= 0) open_direct();
+}
+
 File File::open(const std::string& path, Access access) { return open_as(path, path, access); }
 
 File File::open_as(const std::string& name, const std::string& path, Access access) {
@@ -160,9 +166,19 @@ void File::make_writable(const std::string& path) {
       refuse(path, "it is another file than the one that was opened for reading; open it anew", 0);
     }
   }
-  state_->fd.store(state_->keep(std::move(fd)));
-  state_->access.store(Access::read_write, std::memory_order_release);
-  if (direct_supported()) state_->open_direct();
+  state_->write_by(std::move(fd));
+}
+
+int File::make_writable(int fd) {
+  const std::lock_guard lock(state_->mutex);
+  if (access() == Access::read_write) return 0;
+  Descriptor own = reopen(state_->fd.load(), O_RDWR);
+  const int error = errno;
+  if (!own && (::fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+    own = Descriptor(sys::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!own) return error;
+  state_->write_by(std::move(own));
+  return 0;
 }
 
 }  // namespace aprime::os

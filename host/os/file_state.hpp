@@ -40,6 +40,8 @@ struct File::State {
 
   /// Keeps `fd` for the life of the file and returns it.
   int keep(Descriptor fd_to_keep);
+  /// Goes on with `fd`, open for reading and writing.
+  void write_by(Descriptor fd_to_keep);
   /// Opens the O_DIRECT descriptor of the same rights as `fd`; leaves direct I/O off where it is refused.
   void open_direct();
 };

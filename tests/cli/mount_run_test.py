@@ -43,6 +43,19 @@ class MountedRuns(MountedTest):
     def file_status(self, name="file"):
         return next(file for file in self.status()["files"] if file["path"] == name)
 
+    def test_a_program_may_go_on_with_a_file_that_it_made_read_only(self):
+        # A daemon that may do what its user may, and no more.
+        drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+        self.start_mount(prefix=drop)
+        fd = os.open(self.at("file"), os.O_CREAT | os.O_RDWR, 0o444)
+        self.addCleanup(os.close, fd)
+        os.write(fd, b"x" * 100)
+        before = self.aprime("run", "histogram", self.at("file"))
+        self.assertEqual((before.returncode, before.stderr), (0, b""))
+        self.assertEqual(os.pwrite(fd, b"yes", 3), 3)
+        os.fsync(fd)
+        self.assertEqual(self.seen_by_another_process(self.plain("file")), b"xxxyes" + b"x" * 94)
+
     def seen_by_another_process(self, path):
         return self.run_program("cat", path)
 

@@ -351,6 +351,22 @@ std::string name_of(const testing::TestParamInfo<std::tuple<DeviceKind, HostAcce
                                       : "_adaptive");
 }
 
+TEST_P(MountCoherence, programs_write_to_a_file_that_the_runtime_only_reads) {
+  mounted_.make("read", std::string(kSize, 'r'));
+  const Mapping reads = mounted_.map("read", Access::read);  // before any program has asked for it
+  client_.must("open " + mounted_.at("read"));
+  client_.must("write 100 5 1");
+  client_.must("map");
+  client_.must("store 20000 5 2");
+  client_.must("msync");
+  client_.must("punch 40000 5");
+  EXPECT_EQ(mounted_.device_misses(reads, bytes(100, 5), 1), 0u);
+  EXPECT_EQ(mounted_.device_misses(reads, bytes(20000, 5), 2), 0u);
+  EXPECT_EQ(mounted_.device_misses(reads, bytes(40000, 5), 0), 0u);
+  client_.must("truncate 30000");
+  EXPECT_EQ(mounted_.content("read").size(), 30000u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Each, MountCoherence,
                          testing::Values(std::tuple{DeviceKind::emulated, HostAccess::adaptive},
                                          std::tuple{DeviceKind::emulated, HostAccess::migrate},
