@@ -72,13 +72,14 @@ void LaunchQueue::push(Launch launch) {
   {
     const sync::Lock lock(mutex_);
     waiting_.push_back({std::move(launch), nullptr});
+    ++pushed_;
   }
   changed_.notify_all();
 }
 
 void LaunchQueue::drain() {
   const sync::Lock lock(mutex_);
-  while (running_ || !waiting_.empty()) changed_.wait(mutex_);
+  for (const std::uint64_t last = pushed_; ended_ < last;) changed_.wait(mutex_);
 }
 
 void LaunchQueue::run() noexcept {
@@ -86,19 +87,19 @@ void LaunchQueue::run() noexcept {
     Waiting next;
     {
       const sync::Lock lock(mutex_);
-      running_ = false;
       changed_.notify_all();
       while (placing_ || (waiting_.empty() && !stopping_)) changed_.wait(mutex_);
       if (waiting_.empty()) return;
       next = std::move(waiting_.front());
       waiting_.pop_front();
-      running_ = true;
     }
     DeviceFaultStatus status = execute(next);
     // Whoever waits may destroy mappings and runtime next: everything of the launch goes first.
     const std::shared_ptr<detail::CompletionState> completion = std::move(next.launch.completion);
     next.launch = Launch{};
     completion->set(std::move(status));
+    const sync::Lock lock(mutex_);
+    ++ended_;
   }
 }
 
@@ -192,14 +193,19 @@ void LaunchQueue::place(Waiting& next, Placement& placement) {
     if (!placement.leases) placement.leases = std::make_unique<DeviceLeases>(slot_, launch.requests);
     placement.leases->open();
   }
+  std::vector<detail::PagedWindow> windows;
   for (const FileRequest& r : launch.requests) {
     device::Region& region = r.file->region(slot_.number());
     const auto size = static_cast<std::size_t>(r.range.size.value);
     if (r.on_demand) {
-      placement.memory.push_back({nullptr, size, region.paged_window(), r.range.first.value});
-      if (std::find(placement.on_demand.begin(), placement.on_demand.end(), &region) ==
-          placement.on_demand.end())
+      const auto known = std::find(placement.on_demand.begin(), placement.on_demand.end(), &region);
+      const auto n = static_cast<std::size_t>(known - placement.on_demand.begin());
+      // Asked for once: a second window may be another, and end the first.
+      if (known == placement.on_demand.end()) {
         placement.on_demand.push_back(&region);
+        windows.push_back(region.paged_window());
+      }
+      placement.memory.push_back({nullptr, size, windows[n], r.range.first.value});
     } else if (faults_in) {
       if (r.right == Right::write) adopt_ahead(slot_, r, launch.requests);
       placement.memory.push_back({region.window() + r.range.first.value, size});

@@ -70,7 +70,9 @@ class LaunchQueue {
   sync::Mutex mutex_{sync::LockRank::queue};
   std::condition_variable_any changed_;
   std::deque<Waiting> waiting_ APRIME_GUARDED_BY(mutex_);
-  bool running_ APRIME_GUARDED_BY(mutex_) = false;
+  /// How many launches there were so far, and how many of them have ended.
+  std::uint64_t pushed_ APRIME_GUARDED_BY(mutex_) = 0;
+  std::uint64_t ended_ APRIME_GUARDED_BY(mutex_) = 0;
   bool stopping_ APRIME_GUARDED_BY(mutex_) = false;
   /// What the running launch holds, if the next one's leases may be taken meanwhile, until the placer begins.
   std::optional<std::vector<LeasedRange>> running_leases_ APRIME_GUARDED_BY(mutex_);

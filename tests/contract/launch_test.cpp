@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <deque>
 #include <stdexcept>
 #include <thread>
 
@@ -318,6 +321,31 @@ TEST_P(Watched, emulated_a_wild_pointer_stops_the_kernel_and_not_the_process) {
   EXPECT_TRUE(contains(status.message, "wild")) << status.message;
   world.store_on_device(m, all_of(m), 1);
   EXPECT_EQ(read_bytes(m), constant(kGranule, 1));
+}
+
+TEST_P(Launch, closing_a_mapping_waits_for_no_launch_that_comes_later) {
+  World world(GetParam());
+  const Mapping busy = world.map_new(Bytes(1 << 20));  // for some milliseconds each time
+  Mapping closed = world.map_new(Bytes(kGranule));
+  std::atomic<bool> is_closed{false}, is_busy{false};
+  std::thread other([&] {
+    const auto start = std::chrono::steady_clock::now();
+    const auto launch = [&] {
+      return world.runtime().launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(busy));
+    };
+    std::deque<Completion> launches;
+    while (!is_closed.load()) {
+      while (launches.size() < 8) launches.push_back(launch());
+      launches.front().wait();
+      launches.pop_front();
+      is_busy.store(true);
+      ASSERT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20)) << "it waits for all";
+    }
+  });
+  while (!is_busy.load()) std::this_thread::yield();
+  closed.close();
+  is_closed.store(true);
+  other.join();
 }
 
 TEST_P(Launch, threads_may_launch_at_once) {
