@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <utility>
 
@@ -10,11 +11,12 @@
 namespace aprime::engine {
 
 /// A file's failed writebacks, so that none is ever dropped: each holder of the file hears of an error once,
-/// at its next sync (the kernel's errseq_t, lib/errseq.c, does this for page-cache pages).
-/// Thread-safe.
+/// at its next sync (the kernel's errseq_t, lib/errseq.c, does this for page-cache pages). A file may be
+/// known for a while, forgotten, and known again, to holders who have it open all the time: no two of these
+/// share a place in the sequence. Thread-safe.
 class WritebackErrors {
  public:
-  /// A place in the sequence of errors, up to which a holder has heard.
+  /// A place in the sequence of errors, up to which a holder has heard; 0 if of none.
   using Seen = std::uint64_t;
 
   void record(const Status& status) noexcept {
@@ -29,7 +31,7 @@ class WritebackErrors {
   /// How many there were, and the newest.
   std::pair<Seen, Status> last() noexcept {
     const sync::Lock lock(mutex_);
-    return {count_, last_};
+    return {count_ - first_, last_};
   }
   /// The newest error that this holder has not heard of, ok if there is none.
   Status take(Seen& seen) noexcept {
@@ -41,7 +43,9 @@ class WritebackErrors {
  private:
   sync::Mutex mutex_{sync::LockRank::errors};
   Status last_ APRIME_GUARDED_BY(mutex_);
-  Seen count_ APRIME_GUARDED_BY(mutex_) = 0;
+  const Seen first_ = next_first_.fetch_add(Seen{1} << 32);
+  Seen count_ APRIME_GUARDED_BY(mutex_) = first_;
+  static inline std::atomic<Seen> next_first_{Seen{1} << 32};
 };
 
 }  // namespace aprime::engine

@@ -59,6 +59,20 @@ TEST_P(MountFaults, failed_writeback_is_told_to_every_program_once_and_keeps_the
   EXPECT_EQ(mounted_.content("file"), std::string(kSize, '\1'));
 }
 
+TEST_P(MountFaults, failure_of_a_files_second_life_is_told_to_who_heard_of_one_in_the_first) {
+  for (unsigned char value = 1; value <= 2; ++value) {
+    mounted_.device_stores(mapping_, kWhole, value);
+    {
+      const Failing failing(Call::pwrite, EIO);
+      EXPECT_THROW(mapping_.sync(), Error);
+    }
+    EXPECT_EQ(client_.ask("fsync"), failure(EIO)) << int{value};
+    client_.must("fsync");
+    mapping_ = Mapping();
+    mapping_ = mounted_.map("file");
+  }
+}
+
 TEST_P(MountFaults, failed_fdatasync_is_told_and_its_bytes_are_written_again) {
   client_.must("write 0 5000 1");
   mounted_.device_stores(mapping_, bytes(kGranule, kGranule), 2);
