@@ -304,8 +304,16 @@ std::uint32_t FramePool::oldest_dirty(std::uint32_t none) const noexcept {
   const sync::Lock lock(mutex_);
   std::uint32_t oldest = none;
   for (const Frame& f : frames_)
-    if (f.occupied && f.dirty_since != 0 && f.dirty_since < oldest) oldest = f.dirty_since;
+    if (f.occupied && f.dirty_since != 0 && static_cast<std::int32_t>(f.dirty_since - oldest) < 0)
+      oldest = f.dirty_since;
   return oldest;
+}
+
+bool FramePool::has_dirty(RegionId region) const noexcept {
+  const sync::Lock lock(mutex_);
+  return std::any_of(frames_.begin(), frames_.end(), [region](const Frame& f) {
+    return f.occupied && f.dirty_since != 0 && unpack(f.owner).region == region;
+  });
 }
 
 void FramePool::collect(std::optional<RegionId> region, GranuleRange range, bool dirty_only,

@@ -86,8 +86,11 @@ class FramePool {
   /// Returns how many these are.
   std::uint64_t set_all_dirty_since(FrameIndex first, FrameCount count, std::uint32_t ms) noexcept;
   std::uint32_t dirty_since(FrameIndex first) const noexcept;
-  /// The smallest dirty_since of all granules that are dirty, `none` if there is none. Looks at every frame.
+  /// The dirty_since that is longest before `none`, which is what is returned if there is none; the clock may
+  /// have wrapped between them. Looks at every frame.
   std::uint32_t oldest_dirty(std::uint32_t none) const noexcept;
+  /// Whether a granule of the region is dirty. Looks at every frame.
+  bool has_dirty(RegionId region) const noexcept;
 
   /// Appends every owner of region `region` (or of all regions if empty) with a granule in `range`, in any
   /// order. `dirty_only`: only those with dirty_since != 0.

@@ -28,6 +28,7 @@ CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceS
   unsynced_.reserve(granules);
   mounted_.reserve(granules);
   file_.extend_alias(size.size);
+  granules_on_devices_.store(granules.value);
   for (DeviceSlot* slot : devices_)
     regions_.emplace_back(
         *slot, *this, *this,
@@ -62,6 +63,8 @@ void CoherentFile::reserve(ByteCount size) {
     if (!region->reserve(granule_.count_for(size)).is_ok())
       throw Error(Errc::resources, file_.path() + ": no address space for a file of this size on a device",
                   file_.path());
+  const std::uint64_t granules = granule_.count_for(size).value;
+  if (granules > granules_on_devices_.load()) granules_on_devices_.store(granules);
 }
 
 void CoherentFile::reserve_for_mount(ByteCount size) {

@@ -158,6 +158,11 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// programs have stored to pages of a mount is recalled first, unless it is the mount that asks: its kernel
   /// has sent it.
   Status sync(GranuleRange range, AgentId requester = AgentId::cpu());
+  /// Everything for which this is needed: what devices have stored, and what a failed sync has left to be
+  /// written again. Valid answers: as `sync`; resources.
+  Status come_home() noexcept;
+  /// Whether no device has anything that home has not.
+  bool is_home() const noexcept;
 
   /// Sets the file's size (both directions). Fails with io / no_space / resources and leaves everything as it
   /// was. For the mount, which asks while its kernel holds back pages to be written, nothing is recalled.
@@ -256,8 +261,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   void throttle(GranuleIndex g, AgentId requester) noexcept;
 
   // writeback.cpp
+  Status rewrite_unsynced() APRIME_REQUIRES(sync_mutex_);
   std::vector<GranuleRange> dirty_runs(GranuleRange range);
-  Status rewrite(const std::vector<GranuleRange>& ranges);
   Status forget_from(GranuleIndex first, AgentId requester);
 
   os::File file_;
@@ -269,6 +274,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   sync::Mutex reserve_mutex_{sync::LockRank::file_tables};
   Directory directory_;
   std::vector<AttachedRegion> regions_;
+  /// So many have room on every device. The directory may have more.
+  std::atomic<std::uint64_t> granules_on_devices_{0};
 
   os::Gate lease_gate_;
   ViewGate view_gate_;

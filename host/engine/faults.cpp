@@ -37,7 +37,8 @@ Status CoherentFile::on_device_fault(device::Region& region, GranuleIndex g, boo
   const std::uint64_t most = std::min(kBatchBytesMax / granule_.bytes().value,
                                       frames / region.params().frames_per_granule.value / 8);
   const GranuleCount wanted = device_streams_[d].on_fault(g, GranuleCount{std::max<std::uint64_t>(1, most)});
-  return perform_batch(g, clip_to_file(g, wanted, size.size),
+  const ByteCount room = granule_.bytes_of(GranuleCount{granules_on_devices_.load()});
+  return perform_batch(g, clip_to_file(g, wanted, std::min(size.size, room)),
                        {.event = write ? Event::write : Event::read, .requester = agent, .is_fault = true});
 }
 

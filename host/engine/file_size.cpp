@@ -59,7 +59,8 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
 
 Status CoherentFile::forget_from(GranuleIndex first, AgentId requester) {
   std::vector<device::FrameOwner> owners;
-  const GranuleRange beyond{first, GranuleCount{directory_.capacity().value - first.value}};
+  const std::uint64_t capacity = directory_.capacity().value;
+  const GranuleRange beyond{first, GranuleCount{capacity - std::min(first.value, capacity)}};
   for (std::size_t d = 0; d < devices_.size(); ++d)
     devices_[d]->device().frames().collect(regions_[d].id(), beyond, false, owners);
   // For a program's own truncation, the kernel drops its pages itself.

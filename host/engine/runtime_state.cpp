@@ -155,17 +155,21 @@ void RuntimeState::let_go_for(GranuleSize granule, const os::FileIdentity& ident
 }
 
 Status RuntimeState::let_go(CoherentFile& file) noexcept {
-  // While others map theirs.
-  Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
-  const sync::Lock lock(mutex_);
-  const auto entry = entry_of(file);
-  if (entry == files_.end() || entry->mappings > 0) return status;
-  if (status.is_ok()) status = mount_.with(Status{}, [&](MountPort& mount) { return mount.detach(file); });
-  if (status.is_ok())
-    files_.erase(entry);
-  else
-    entry->is_stuck = true;
-  return status;
+  for (;;) {
+    // While others map theirs.
+    Status status = file.come_home();
+    const sync::Lock lock(mutex_);
+    const auto entry = entry_of(file);
+    if (entry == files_.end() || entry->mappings > 0) return status;
+    // It was mapped meanwhile, and let go again: what was stored then is on its way still.
+    if (status.is_ok() && !file.is_home()) continue;
+    if (status.is_ok()) status = mount_.with(Status{}, [&](MountPort& mount) { return mount.detach(file); });
+    if (status.is_ok())
+      files_.erase(entry);
+    else
+      entry->is_stuck = true;
+    return status;
+  }
 }
 
 void RuntimeState::let_stuck_go() noexcept {

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cerrno>
+#include <new>
 #include <vector>
 
 #include "host/engine/coherent_file.hpp"
@@ -75,7 +77,7 @@ Status CoherentFile::sync(GranuleRange range, AgentId requester) {
   // be taken for an answer before the bytes were written again.
   const sync::Lock lock(sync_mutex_);
   if (last_sync_failed_) {
-    const Status status = rewrite(unsynced_.take());
+    const Status status = rewrite_unsynced();
     if (!status.is_ok()) return status;
   }
   const std::vector<GranuleRange> covered = unsynced_.take();
@@ -88,10 +90,32 @@ Status CoherentFile::sync(GranuleRange range, AgentId requester) {
   return written.is_ok() ? synced : written;
 }
 
-Status CoherentFile::rewrite(const std::vector<GranuleRange>& ranges) {
+Status CoherentFile::come_home() noexcept {
+  const GranuleRange all{GranuleIndex{0}, directory_.capacity()};
+  try {
+    const Status status = write_back(all, Patience::wait);
+    if (!status.is_ok()) return status;
+    {
+      const sync::Lock lock(sync_mutex_);
+      if (!last_sync_failed_) return {};
+    }
+    // With the file goes what is known of it: whoever maps it next would be told that it is on the disk.
+    return sync(all);
+  } catch (const std::bad_alloc&) {
+    return {Errc::resources, ENOMEM, {}};
+  }
+}
+
+bool CoherentFile::is_home() const noexcept {
+  for (std::size_t d = 0; d < devices_.size(); ++d)
+    if (devices_[d]->device().frames().has_dirty(regions_[d].id())) return false;
+  return true;
+}
+
+Status CoherentFile::rewrite_unsynced() {
   RewriteIo io(*this);
   Status first_error;
-  for (const GranuleRange& range : ranges) {
+  for (const GranuleRange& range : unsynced_.take()) {
     // A store by pointer between the read and the write would be lost.
     const Status status = perform(range, {.event = Event::io_write, .io = &io, .shuts_out_host = true});
     if (status.is_ok()) continue;

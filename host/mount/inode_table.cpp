@@ -7,11 +7,10 @@ namespace aprime::mount {
 InodeTable::InodeTable(os::TreeNode root)
     : root_(std::make_unique<Inode>(std::move(root), os::FileIdentity{})) {}
 
-Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes, bool* is_new) {
+Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes) {
   const os::FileIdentity identity{attributes.st_dev, attributes.st_ino};
   const sync::Lock lock(mutex_);
   std::shared_ptr<Inode>& known = known_[identity];
-  *is_new = known == nullptr;
   if (known == nullptr) {
     try {
       known = std::make_shared<Inode>(std::move(node), identity);

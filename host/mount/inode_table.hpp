@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -24,6 +25,9 @@ struct Inode {
   /// Serves the bytes of a file that the runtime gives to devices; null for all others, whose bytes are those
   /// of the source. Changed with `gate` closed.
   std::shared_ptr<engine::CoherentFile> coherent;
+  /// Whether the runtime has been asked who serves a regular file. A file that is mapped later is attached by
+  /// the runtime, which finds the inode.
+  std::atomic<bool> is_settled{false};
 
  private:
   friend class InodeTable;
@@ -38,8 +42,8 @@ class InodeTable {
   explicit InodeTable(os::TreeNode root);
 
   Inode& root() noexcept { return *root_; }
-  /// The inode of an object just looked up, with one lookup more; whether it is new. \throws std::bad_alloc
-  Inode& remember(os::TreeNode node, const struct ::stat& attributes, bool* is_new);
+  /// The inode of an object just looked up, with one lookup more. \throws std::bad_alloc
+  Inode& remember(os::TreeNode node, const struct ::stat& attributes);
   /// Null if the kernel does not know it. The root is not found.
   std::shared_ptr<Inode> find(const os::FileIdentity& identity) noexcept;
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last

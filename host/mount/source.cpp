@@ -11,18 +11,28 @@ int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* ent
 int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
   const int error = node.stat(&entry->attr);
   if (error != 0) return error;
-  bool is_new = false;
-  Inode& inode = inodes_.remember(std::move(node), entry->attr, &is_new);
+  Inode& inode = inodes_.remember(std::move(node), entry->attr);
   entry->ino = id_of(inode);
-  // A file that is mapped later is attached by the runtime, which finds the inode.
-  if (is_new && S_ISREG(entry->attr.st_mode))
-    runtime_->with_file(inode.identity, [&](const std::shared_ptr<engine::CoherentFile>& file) {
-      const ServingGate::Closed closed(inode.gate);
-      inode.coherent = file;
-    });
+  try {
+    if (S_ISREG(entry->attr.st_mode) && !inode.is_settled.load()) settle(inode);
+  } catch (...) {
+    take_back(*entry);
+    throw;
+  }
   entry->attr_timeout = kBelieveSeconds;
   entry->entry_timeout = kBelieveSeconds;
   return 0;
+}
+
+/// Also by whoever looks the file up while another does this for the first time: its reply must not lead a
+/// program past the runtime.
+void Source::settle(Inode& inode) {
+  runtime_->with_file(inode.identity, [&](const std::shared_ptr<engine::CoherentFile>& file) {
+    if (inode.coherent == file) return;
+    const ServingGate::Closed closed(inode.gate);
+    inode.coherent = file;
+  });
+  inode.is_settled.store(true);
 }
 
 void Source::keep(std::unique_ptr<Opened> opened) {

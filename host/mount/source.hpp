@@ -42,6 +42,8 @@ class Source {
   void take_back(const fuse_entry_param& entry) noexcept { inodes_.forget(inode(entry.ino), 1); }
 
  private:
+  void settle(Inode& inode);
+
   /// Outlives the inodes: after an unmount they may be the last to hold a file whose bytes devices have.
   const std::shared_ptr<engine::RuntimeState> runtime_;
   InodeTable inodes_;

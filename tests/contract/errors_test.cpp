@@ -1,3 +1,6 @@
+#include <cerrno>
+
+#include "host/os/syscalls.hpp"
 #include "tests/contract/contract.hpp"
 #include "tests/contract/full_disk.hpp"
 
@@ -158,6 +161,24 @@ TEST_P(Errors, a_file_that_nobody_has_any_more_goes_when_its_bytes_can_come_home
     EXPECT_TRUE(eventually([&] { return world.runtime().stats().resident_bytes == 0; }));
     EXPECT_EQ(plain_read(path), constant(kFile, 0x28));
   }
+}
+
+TEST_P(Errors, a_failed_fdatasync_is_made_good_before_its_file_goes) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kFile));
+  std::uint64_t written = 0;
+  {
+    const Mapping m = world.map(path);
+    world.increment_on_device(m, all_of(m));
+    os::sys::set_fault_plan({.call = os::sys::Call::fdatasync, .nth = 1, .times = 1, .error = EIO});
+    EXPECT_EQ(code_of([&] { m.sync(); }), Errc::io);
+    written = os::sys::calls_made(os::sys::Call::pwrite);
+  }
+  // The kernel calls the pages clean since: whoever syncs next would be told so.
+  EXPECT_GT(os::sys::calls_made(os::sys::Call::pwrite), written) << "all once more";
+  EXPECT_EQ(os::sys::calls_made(os::sys::Call::fdatasync), 2u);
+  os::sys::clear_fault_plan();
+  EXPECT_EQ(plain_read(path), incremented(pattern(kFile)));
 }
 
 TEST_P(Errors, a_pointer_to_bytes_that_cannot_come_home_is_a_bus_error) {

@@ -37,6 +37,15 @@ void forget_uses(FramePool& pool) {
   ASSERT_EQ(pool.claim(FrameCount{1}, owner(999)).kind, Kind::evict);
 }
 
+TEST(FramePool, OldestIsTheSameWhenTheClockWraps) {
+  FramePool pool(FrameCount{4});
+  for (std::uint64_t g = 0; g < 3; ++g) pool.claim(FrameCount{1}, {0, GranuleIndex{g}});
+  pool.set_dirty_since(FrameIndex{0}, 3);
+  pool.set_dirty_since(FrameIndex{1}, 0xFFFFFFF1);
+  pool.set_dirty_since(FrameIndex{2}, 0xFFFFFFF7);
+  EXPECT_EQ(pool.oldest_dirty(5), 0xFFFFFFF1);
+}
+
 TEST(FramePool, ClaimTakesAlignedContiguousFrames) {
   FramePool pool(FrameCount{100});
   ASSERT_EQ(pool.claim(FrameCount{1}, owner(0)).frame, FrameIndex{0});

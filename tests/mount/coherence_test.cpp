@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <filesystem>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "aprime/device_span.hpp"
 #include "tests/mount/mounted.hpp"
 #include "tests/test_scale.hpp"
 
@@ -15,6 +17,12 @@ namespace aprime {
 namespace {
 
 using namespace test;
+
+struct LoadLast {
+  APRIME_DEVICE void operator()(device_span<const unsigned char> bytes) const {
+    static_cast<void>(bytes.load(bytes.size() - 1));
+  }
+};
 
 class MountCoherence : public testing::TestWithParam<std::tuple<DeviceKind, HostAccess>> {
  protected:
@@ -349,6 +357,20 @@ std::string name_of(const testing::TestParamInfo<std::tuple<DeviceKind, HostAcce
          (how == HostAccess::migrate  ? "_migrate"
           : how == HostAccess::bounce ? "_bounce"
                                       : "_adaptive");
+}
+
+TEST_P(MountCoherence, device_reads_ahead_no_further_than_its_tables_reach) {
+  // As many granules as fill a table's first part.
+  constexpr std::uint64_t kTable = 65536 * kGranule;
+  mounted_.make("sparse", "");
+  std::filesystem::resize_file(mounted_.plain("sparse"), kTable);
+  const Mapping mapping = mounted_.map("sparse");
+  mapping.advise(bytes(0, kTable), Advice::sequential);
+  std::filesystem::resize_file(mounted_.plain("sparse"), 2 * kTable);
+  client_.must("open " + mounted_.at("sparse"));
+  EXPECT_EQ(client_.bytes("read 0 1"), all(1, 0));  // the mount notices
+  const ByteRange last = bytes(kTable - kGranule, kGranule);
+  mounted_.runtime().launch(Grid::cover(1, 1), LoadLast{}, demand_read(mapping, last)).wait();
 }
 
 TEST_P(MountCoherence, programs_write_to_a_file_that_the_runtime_only_reads) {

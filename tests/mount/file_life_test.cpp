@@ -1,0 +1,94 @@
+// Files that begin to be known, or cease to be, while somebody else asks for them.
+
+#include <chrono>
+#include <filesystem>
+#include <future>
+#include <string>
+
+#include "tests/contract/kernels.hpp"
+#include "tests/mount/held_calls.hpp"
+#include "tests/mount/mounted.hpp"
+
+namespace aprime {
+namespace {
+
+using namespace test;
+
+ByteRange granule(std::uint64_t n) { return bytes(n * kGranule, kGranule); }
+
+class FileLife : public testing::TestWithParam<DeviceKind> {
+ protected:
+  Mounted mounted_{GetParam()};
+  Client first_, second_;
+};
+
+// Of a file that no program has asked for yet: the thread that looks it up first waits for the runtime, which
+// is making room for another file.
+TEST_P(FileLife, who_looks_a_file_up_second_finds_what_the_device_has) {
+  if (GetParam() != DeviceKind::emulated) return;  // of the other nothing is asked by ioctl
+  mounted_.make("new", std::string(kSize, 'h'));
+  mounted_.make("other", std::string(kSize, 'h'));
+  for (const std::string directory : {"a", "b"}) {
+    // Programs are served one after the other within a directory.
+    std::filesystem::create_directory(mounted_.plain(directory));
+    std::filesystem::create_hard_link(mounted_.plain("new"), mounted_.plain(directory + "/new"));
+  }
+  const Mapping mapping = mounted_.map("new");
+  mounted_.device_stores(mapping, bytes(0, kSize), 1);
+  Hold mapping_other({Call::ioctl, When::before, bytes(0, kSize), Moment::kNoRequest});
+  std::future<Mapping> other = std::async(std::launch::async, [&] { return mounted_.map("other"); });
+  mapping_other.wait();
+  first_.begin("open " + mounted_.at("a/new"));
+  second_.begin("open_reading " + mounted_.at("b/new"));
+  second_.begin("read 0 10");
+  std::future<std::string> opened = std::async(std::launch::async, [&] { return second_.end(); });
+  EXPECT_EQ(opened.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout)
+      << "before it is known who has the bytes";
+  mapping_other.release();
+  EXPECT_EQ(opened.get(), "ok");
+  EXPECT_EQ(second_.end(), "ok " + all(10, 1));
+  EXPECT_EQ(first_.end(), "ok");
+}
+
+// Without a mount.
+TEST_P(FileLife, file_that_is_stored_to_again_while_it_goes_home_is_not_forgotten) {
+  mounted_.make("apart", std::string(kSize, 'h'));
+  Runtime runtime(
+      RuntimeOptions{.devices = {{.kind = GetParam(), .memory = ByteCount{1 << 20}, .workers = 2}},
+                     .granule = ByteCount{kGranule},
+                     .dirty_age_max = std::chrono::milliseconds{0}});
+  const auto map = [&] { return runtime.map(mounted_.plain("apart"), Access::read_write); };
+  const auto store = [&](const Mapping& m, std::uint64_t n, unsigned char value) {
+    runtime.launch(Grid::cover(1, 1), contract::StoreEverywhere{}, read_write(m, granule(n)), value).wait();
+  };
+  Mapping first = map();
+  store(first, 0, 1);
+  store(first, 2, 1);
+  Hold first_goes({Call::pwrite, When::before, granule(2)});
+  std::future<void> gone = std::async(std::launch::async, [&] { first.close(); });
+  first_goes.wait();
+  Mapping second = map();
+  store(second, 0, 2);
+  Hold second_goes({Call::pwrite, When::before, granule(0)});
+  std::future<void> gone_too = std::async(std::launch::async, [&] { second.close(); });
+  second_goes.wait();
+  first_goes.release();
+  gone.wait_for(std::chrono::milliseconds(200));  // forever, perhaps: the newest bytes are still on their way
+  const Mapping third = map();
+  std::future<std::byte> seen = std::async(std::launch::async, [&] {
+    std::byte byte{};
+    third.read(ByteOffset{0}, std::span(&byte, 1));
+    return byte;
+  });
+  seen.wait_for(std::chrono::milliseconds(50));
+  second_goes.release();
+  EXPECT_EQ(seen.get(), std::byte{2});
+  gone.get();
+  gone_too.get();
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, FileLife, testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict),
+                         name_of_kind);
+
+}  // namespace
+}  // namespace aprime
