@@ -142,6 +142,11 @@ MountStatus Server::status() const {
   return status;
 }
 
+bool Server::is_seen() const {
+  const std::optional<os::MountEntry> topmost = os::mount_of(mountpoint_);
+  return topmost && topmost->point == mountpoint_ && topmost->device == device_.load();
+}
+
 void Server::write_stored_pages() const noexcept {
   // Served by the workers, of whom the caller is none.
   const os::Descriptor root(::open(mountpoint_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -156,13 +161,11 @@ void Server::unmount() noexcept {
   is_unmounted_ = true;
   // While requests are served still: calls may wait for them.
   calls_.reset();
-  // Another mount may be at its place then, whose programs are not to be disturbed.
+  // At its place, or on top of it, may be another mount, whose programs are not to be disturbed.
   bool is_detached = session_->has_ended();
   try {
-    const os::MountedThere found =
-        is_detached ? os::MountedThere::nothing : os::mounted_at(mountpoint_, kFileSystemType);
-    is_detached = found == os::MountedThere::nothing;
-    if (found == os::MountedThere::ours) {
+    is_detached = is_detached || !is_seen();
+    if (!is_detached) {
       write_stored_pages();
       int error = os::unmount_at(mountpoint_, os::Detach::when_idle);
       if (error != 0) error = os::unmount_at(mountpoint_, os::Detach::now);

@@ -47,6 +47,9 @@ class Server final : public engine::MountPort {
 
  private:
   void start_calls(const MountOptions& options);
+  /// Whether the mount is what its mount point leads to: neither unmounted nor covered by another mount,
+  /// which may be one of aprime as well.
+  bool is_seen() const;
   void write_stored_pages() const noexcept;
 
   // Constant after construction.

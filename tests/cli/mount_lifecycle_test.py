@@ -11,7 +11,7 @@ import time
 import unittest
 
 from command import APRIME
-from mounted import LIBC, NOBODY, MountedTest, is_mounted
+from mounted import LIBC, NOBODY, MountedTest, detach, is_mounted
 
 
 class Lifecycle(MountedTest):
@@ -72,6 +72,34 @@ class Lifecycle(MountedTest):
             self.assertIsNone(self.daemon.poll())
         self.assertEqual(self.daemon.wait(timeout=60), 0)
         self.assertEqual(self.content(self.plain("file")), b"before and after")
+
+    def test_lazily_unmounted_daemon_that_is_ended_leaves_its_successor_alone(self):
+        self.start_mount()
+        fd = os.open(self.at("file"), os.O_CREAT | os.O_RDWR)
+        os.write(fd, b"text")
+        self.assertEqual(self.aprime("unmount", "--lazy", self.mountpoint).returncode, 0)
+        predecessor = self.daemon
+        self.start_mount()
+        predecessor.send_signal(signal.SIGTERM)
+        self.assertEqual(predecessor.wait(timeout=60), 0)
+        with self.assertRaises(OSError):
+            os.close(fd)
+        self.assertTrue(is_mounted(self.mountpoint))
+        self.assertEqual(self.content(self.at("file")), b"text")
+        self.write(self.at("other"), b"goes on")
+        self.assertEqual(self.content(self.plain("other")), b"goes on")
+        # The predecessor's end shall find nothing mounted.
+        self.end_daemon(self.daemon)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount on it")
+    def test_daemon_that_is_ended_leaves_what_covers_its_mount_alone(self):
+        self.start_mount()
+        self.assertEqual(LIBC.mount(b"none", self.mountpoint.encode(), b"tmpfs", 0, b"size=64k"), 0)
+        self.daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(self.daemon.wait(timeout=60), 0)
+        self.write(self.at("file"), b"text")
+        self.assertFalse(os.path.exists(self.plain("file")))
+        detach(self.mountpoint)
 
     def test_sigterm_writes_stored_pages_back_and_unmounts(self):
         self.start_mount()
