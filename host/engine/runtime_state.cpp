@@ -210,8 +210,7 @@ void RuntimeState::drain_launches() {
   for (const auto& queue : queues_) queue->drain();
 }
 
-Status RuntimeState::close(std::string& failed_path) {
-  drain_launches();
+Status RuntimeState::copy_home(std::string& failed_path) {
   Status first_error;
   for (const auto& file : all_files()) {
     const Status status = file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::wait);
@@ -219,8 +218,14 @@ Status RuntimeState::close(std::string& failed_path) {
     first_error = status;
     failed_path = file->path();
   }
-  if (first_error.is_ok()) let_stuck_go();
   return first_error;
+}
+
+Status RuntimeState::close(std::string& failed_path) {
+  drain_launches();
+  const Status status = copy_home(failed_path);
+  if (status.is_ok()) let_stuck_go();
+  return status;
 }
 
 void RuntimeState::add_mount(MountPort& mount) {

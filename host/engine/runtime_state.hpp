@@ -46,6 +46,8 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   Status release(CoherentFile& file) noexcept;
   /// Waits until every launch made so far has ended.
   void drain_launches();
+  /// Copies everything home that devices have; tells the first file of which something could not be.
+  Status copy_home(std::string& failed_path);
   /// Ends launches and the flusher, copies everything home. May be called again after a failure.
   Status close(std::string& failed_path);
 

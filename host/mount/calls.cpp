@@ -107,13 +107,19 @@ void Calls::stop() noexcept {
   const std::uint64_t one = 1;
   static_cast<void>(::write(stop_event_.get(), &one, sizeof one) == sizeof one);
   if (acceptor_.joinable()) acceptor_.join();
-  socket_.reset();
   std::list<Thread> threads;
   {
     const sync::Lock lock(mutex_);
     threads.swap(threads_);
   }
   for (Thread& t : threads) t.thread.join();
+}
+
+void Calls::tell_end(const MountMessage& answer) {
+  const std::string text = encode(answer, device_);
+  const sync::Lock lock(mutex_);
+  // Short, and to those who were told next to nothing yet: it needs no waiting.
+  for (const auto& socket : leaving_) socket->send(text);
 }
 
 void Calls::accept_calls() noexcept {
@@ -162,7 +168,7 @@ void Calls::begin(os::Descriptor connected) {
   try {
     entry.thread = os::start_quiet_thread(
         [this, &entry, shared = std::make_shared<os::MessageSocket>(std::move(socket))]() mutable {
-          answer(*shared);
+          answer(shared);
           shared.reset();
           const sync::Lock end(mutex_);
           entry.has_ended = true;
@@ -173,25 +179,25 @@ void Calls::begin(os::Descriptor connected) {
   }
 }
 
-void Calls::answer(os::MessageSocket& socket) noexcept {
+void Calls::answer(const std::shared_ptr<os::MessageSocket>& socket) noexcept {
   try {
     try {
       serve(socket);
     } catch (const std::exception& error) {
-      socket.send(encode(error_message(error), device_));
+      socket->send(encode(error_message(error), device_));
     }
   } catch (const std::exception&) {
     // No memory for the answer either: the caller sees that the connection has ended.
   }
 }
 
-void Calls::serve(os::MessageSocket& socket) {
-  const std::optional<uid_t> user = socket.peer_user();
+void Calls::serve(const std::shared_ptr<os::MessageSocket>& socket) {
+  const std::optional<uid_t> user = socket->peer_user();
   if (user != ::geteuid())
     throw Error(Errc::cannot_open, fmt::format("'{}' is the mount of user {}, who alone may ask its process",
                                                handlers_.mountpoint, ::geteuid()));
   std::string text;
-  switch (socket.receive(&text, kRequestPatience)) {
+  switch (socket->receive(&text, kRequestPatience)) {
     case Outcome::done: break;
     case Outcome::too_large:
       throw Error(Errc::invalid_argument,
@@ -200,15 +206,30 @@ void Calls::serve(os::MessageSocket& socket) {
     case Outcome::closed:
     case Outcome::stopped: return;
   }
-  Call call(socket, decode(text, device_), device_, handlers_);
+  Call call(*socket, decode(text, device_), device_, handlers_);
   if (call.request().type == "status") {
     call.send(status_message(handlers_.status()));
+  } else if (call.request().type == kUnmount) {
+    serve_unmount(socket);
   } else if (handlers_.serve) {
     handlers_.serve(call);
   } else {
     throw Error(Errc::invalid_argument,
                 fmt::format("'{}' is served by a program that does not know '{}': it tells its status only",
                             handlers_.mountpoint, call.request().type));
+  }
+}
+
+void Calls::serve_unmount(const std::shared_ptr<os::MessageSocket>& socket) {
+  const std::string heard = encode({kUnmount}, device_);
+  if (socket->send(heard) != Outcome::done) return;
+  std::string text;
+  const Outcome outcome = socket->receive(&text, std::nullopt);
+  if (outcome == Outcome::stopped || (outcome == Outcome::done && handlers_.has_ended())) {
+    const sync::Lock lock(mutex_);
+    leaving_.push_back(socket);
+  } else if (outcome == Outcome::done) {
+    socket->send(heard);
   }
 }
 

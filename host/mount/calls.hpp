@@ -20,6 +20,8 @@ struct CallHandlers {
   std::string mountpoint;
   std::function<MountStatus()> status;
   std::function<Mapping(const std::string&, Access, const MapOptions&)> map;
+  /// Whether nobody can use the mount any more.
+  std::function<bool()> has_ended;
   /// For calls of all other types; may be empty.
   std::function<void(MountCall&)> serve;
 };
@@ -29,13 +31,16 @@ class Calls {
  public:
   /// Calls are answered from now on. \throws Error(resources)
   Calls(std::uint64_t device, CallHandlers handlers);
-  /// As `stop`.
+  /// As `stop`; then takes the socket away.
   ~Calls();
   Calls(const Calls&) = delete;
   Calls& operator=(const Calls&) = delete;
 
-  /// Takes the socket away, tells calls in work that they are over, and waits for them.
+  /// Accepts no more calls, tells those in work that they are over, and waits for them. The socket stays: who
+  /// connects to it waits for the end of this object.
   void stop() noexcept;
+  /// Answers those who unmounted and wait for the end. \pre stopped
+  void tell_end(const MountMessage& answer);
 
  private:
   struct Thread {
@@ -45,8 +50,9 @@ class Calls {
 
   void accept_calls() noexcept;
   void begin(os::Descriptor connected);
-  void answer(os::MessageSocket& socket) noexcept;
-  void serve(os::MessageSocket& socket);
+  void answer(const std::shared_ptr<os::MessageSocket>& socket) noexcept;
+  void serve(const std::shared_ptr<os::MessageSocket>& socket);
+  void serve_unmount(const std::shared_ptr<os::MessageSocket>& socket);
 
   const std::uint64_t device_;
   const CallHandlers handlers_;
@@ -56,6 +62,8 @@ class Calls {
 
   sync::Mutex mutex_{sync::LockRank::workers};
   std::list<Thread> threads_ APRIME_GUARDED_BY(mutex_);
+  /// Of those who unmounted.
+  std::list<std::shared_ptr<os::MessageSocket>> leaving_ APRIME_GUARDED_BY(mutex_);
 };
 
 }  // namespace aprime::mount

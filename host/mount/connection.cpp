@@ -17,6 +17,8 @@ namespace {
 using Outcome = os::MessageSocket::Outcome;
 
 constexpr std::chrono::seconds kStatusPatience{60};
+/// A process that hangs is unmounted all the same.
+constexpr std::chrono::seconds kUnmountPatience{10};
 
 [[noreturn]] void refuse(const std::string& path, const std::string& why) {
   throw Error(Errc::cannot_open, fmt::format("cannot use '{}': {}", path, why), path);
@@ -86,6 +88,30 @@ std::optional<MountMessage> Connection::receive(std::chrono::milliseconds patien
   MountMessage answer = understood(text);
   throw_if_error(answer);
   return answer;
+}
+
+bool Connection::begin_unmount() {
+  try {
+    send({kUnmount});
+    return receive(kUnmountPatience).has_value();
+  } catch (const Error&) {
+    return false;  // of another version, for example
+  }
+}
+
+void Connection::wait_for_end() {
+  // If that fails, it has said all and gone already.
+  static_cast<void>(socket_.send(encode({kUnmount}, mount_.device)));
+  const std::string unsaved =
+      fmt::format("'{}' is unmounted, but not all bytes are in their files: ", mount_.point);
+  std::string text;
+  if (socket_.receive(&text, std::nullopt) != Outcome::done)
+    throw Error(Errc::io, unsaved + "its process ended before", mount_.point);
+  try {
+    throw_if_error(understood(text));
+  } catch (const Error& error) {
+    throw Error(error.code(), unsaved + error.what(), mount_.point);
+  }
 }
 
 MountMessage Connection::understood(const std::string& text) const {

@@ -18,6 +18,12 @@ class Connection {
   void send(const MountMessage& message);
   std::optional<MountMessage> receive(std::chrono::milliseconds patience);
 
+  /// Says that this process is about to unmount. False if the other one takes no notice.
+  bool begin_unmount();
+  /// After that, and when it is unmounted: waits until all that devices have is home, if this has ended the
+  /// mount. \throws Error if something could not go home, of the kind that the process answers with
+  void wait_for_end();
+
  private:
   [[noreturn]] void fail_as_ended() const;
   MountMessage understood(const std::string& text) const;

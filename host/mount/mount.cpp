@@ -9,6 +9,7 @@
 
 #include "aprime/error.hpp"
 #include "aprime/runtime.hpp"
+#include "host/mount/connection.hpp"
 #include "host/mount/protocol.hpp"
 #include "host/mount/server.hpp"
 #include "host/os/mount_point.hpp"
@@ -60,6 +61,17 @@ void end_connection(const os::MountEntry& entry) {
   if (error != 0)
     refuse(entry.point,
            fmt::format("the connection to its process cannot be ended: {}", std::strerror(error)), error);
+}
+
+/// To the process of the mount there; empty where there is none that this user can ask.
+std::optional<mount::Connection> connection_to(const std::string& mountpoint) {
+  try {
+    std::optional<mount::Connection> connection(std::in_place, mountpoint);
+    if (connection->begin_unmount()) return connection;
+  } catch (const Error&) {
+    // Another user's mount, for example: its end cannot be waited for.
+  }
+  return std::nullopt;
 }
 
 /// What a daemon leaves behind that was killed.
@@ -123,9 +135,13 @@ void unmount(const std::string& mountpoint, Unmount how) {
   std::optional<std::uint64_t> stale_device;
   if (const auto entry = os::mount_of(at); entry && found == MountedThere::ours_stale)
     stale_device = entry->device;
+  // Made now, as afterwards there is nothing that leads to it.
+  const bool ends_well = found == MountedThere::ours && how != Unmount::force;
+  std::optional<mount::Connection> process = ends_well ? connection_to(at) : std::nullopt;
   const int error = os::unmount_at(at, now ? os::Detach::now : os::Detach::when_idle);
   if (error == 0) {
     if (stale_device) remove_sockets(*stale_device);
+    if (process) process->wait_for_end();
     return;
   }
   if (error == EBUSY)

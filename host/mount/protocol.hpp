@@ -16,10 +16,15 @@
 // "mount" is the device number of the mount's file system, so that nobody talks to another mount than he
 // means. A call is one request, answered by messages whose types are the request's own, or by one of the type
 // "error", whose body {"code": "...", "message": "..."} and place in the object are the same in all versions.
+//
+// Who unmounts says so by a request of the type "unmount", which is answered at once, and a second one when
+// it is unmounted. The answer to that one comes when all bytes are home, or could not go there; or at once,
+// if the mount goes on because it is in use.
 
 namespace aprime::mount {
 
 inline constexpr std::uint64_t kProtocolVersion = 1;
+inline constexpr const char* kUnmount = "unmount";
 /// The longest request, and the longest answer, in bytes.
 inline constexpr std::size_t kRequestMax = std::size_t{1} << 20;
 inline constexpr std::size_t kAnswerMax = std::size_t{64} << 20;

@@ -9,8 +9,11 @@
 #include <exception>
 
 #include "aprime/version.hpp"
+#include "host/engine/failure.hpp"
 #include "host/mount/coherent_io.hpp"
+#include "host/mount/protocol.hpp"
 #include "host/os/mount_point.hpp"
+#include "host/os/quiet_thread.hpp"
 
 namespace aprime::mount {
 namespace {
@@ -57,6 +60,10 @@ Server::Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source
     struct ::stat s {};
     if (::stat(mountpoint_.c_str(), &s) == 0) device_.store(s.st_dev);
     start_calls(options);
+    ender_ = os::start_quiet_thread([this] {
+      workers_.wait();
+      unmount();
+    });
   } catch (...) {
     source_.runtime().remove_mount();
     throw;
@@ -71,11 +78,15 @@ void Server::start_calls(const MountOptions& options) {
   handlers.map = [this](const std::string& path, Access access, const MapOptions& how) {
     return map(path, access, how);
   };
+  handlers.has_ended = [this] { return session_->has_ended(); };
   handlers.serve = options.serve;
   calls_.emplace(device_.load(), std::move(handlers));
 }
 
-Server::~Server() { unmount(); }
+Server::~Server() {
+  unmount();
+  ender_.join();
+}
 
 bool Server::is_own_process() const noexcept { return ::getpid() == process_; }
 
@@ -142,6 +153,17 @@ MountStatus Server::status() const {
   return status;
 }
 
+MountMessage Server::copy_home() const {
+  try {
+    std::string path;
+    const Status status = source_.runtime().copy_home(path);
+    engine::throw_if_failed(status, path, "copy home at the end");
+    return {kUnmount};
+  } catch (const std::exception& error) {
+    return error_message(error);
+  }
+}
+
 bool Server::is_seen() const {
   const std::optional<os::MountEntry> topmost = os::mount_of(mountpoint_);
   return topmost && topmost->point == mountpoint_ && topmost->device == device_.load();
@@ -160,7 +182,7 @@ void Server::unmount() noexcept {
   if (is_unmounted_) return;
   is_unmounted_ = true;
   // While requests are served still: calls may wait for them.
-  calls_.reset();
+  calls_->stop();
   // At its place, or on top of it, may be another mount, whose programs are not to be disturbed.
   bool is_detached = session_->has_ended();
   try {
@@ -179,6 +201,13 @@ void Server::unmount() noexcept {
   workers_.stop();
   if (is_detached) session_->was_unmounted();
   session_.reset();
+  try {
+    calls_->tell_end(copy_home());
+  } catch (const std::exception&) {
+    // No memory for the answer: they see that the connection has ended.
+  }
+  // Not before: who mounts the same source again would have written over what it writes.
+  calls_.reset();
 }
 
 }  // namespace aprime::mount

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "aprime/mount.hpp"
 #include "aprime/mount_status.hpp"
@@ -47,6 +48,8 @@ class Server final : public engine::MountPort {
 
  private:
   void start_calls(const MountOptions& options);
+  /// What those are told who unmounted.
+  MountMessage copy_home() const;
   /// Whether the mount is what its mount point leads to: neither unmounted nor covered by another mount,
   /// which may be one of aprime as well.
   bool is_seen() const;
@@ -65,7 +68,10 @@ class Server final : public engine::MountPort {
   /// What is served there may use all of the above.
   std::optional<Calls> calls_;
 
-  sync::Mutex unmount_mutex_{sync::LockRank::runtime};
+  /// Ends the mount when somebody has unmounted it, whether this program looks or not.
+  std::thread ender_;
+
+  sync::Mutex unmount_mutex_{sync::LockRank::mount_end};
   bool is_unmounted_ APRIME_GUARDED_BY(unmount_mutex_) = false;
 };
 

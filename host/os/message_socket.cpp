@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -22,8 +23,8 @@ namespace {
 constexpr std::size_t kLengthBytes = 4;
 constexpr std::size_t kReadBytes = std::size_t{64} << 10;
 constexpr int kWaitingMax = 128;
-/// For a process that is about to end and to take its socket file away.
-constexpr std::chrono::seconds kPredecessorPatience{10};
+/// For a process that is about to end and to take its socket file away; it may have much to write before.
+constexpr std::chrono::seconds kPredecessorPatience{60};
 
 std::size_t length_at(const std::string& bytes) noexcept {
   std::size_t length = 0;
@@ -160,6 +161,10 @@ ListeningSocket::ListeningSocket(const std::string& directory, const std::string
     } else if (std::chrono::steady_clock::now() > end) {
       refuse(path_, "another process listens there", EADDRINUSE);
     } else {
+      // That one may accept nobody any more, but its end closes all connections.
+      ::pollfd predecessor{alive.get(), POLLIN, 0};
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+      if (alive) static_cast<void>(::poll(&predecessor, 1, std::max(0, static_cast<int>(left.count()))));
       std::this_thread::sleep_for(std::chrono::milliseconds{10});
     }
   }

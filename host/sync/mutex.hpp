@@ -24,6 +24,8 @@ namespace aprime::sync {
 /// lock is held while waiting for a granule, nor across I/O, unless its line says so.
 enum class LockRank : std::uint8_t {
   none = 0,
+  /// The end of a mount. Held across all that ends with it, and while devices' bytes are copied home.
+  mount_end,
   /// One directory that a program has open through a mount: its listing. Held across reading the directory
   /// and looking up its entries.
   open_directory,

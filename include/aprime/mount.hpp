@@ -47,7 +47,9 @@ class Mount {
   /// Waits until it is no longer mounted: `unmount` was called, or somebody unmounted it from outside.
   void wait() const;
   /// Ends the mount: pages that programs have stored to by `mmap` are written to their files, then new
-  /// accesses no longer get there and open files fail (ENOTCONN). Returns when no request is served any more.
+  /// accesses no longer get there and open files fail (ENOTCONN). Returns when no request is served any more,
+  /// and what devices have of the runtime's files is copied home, as far as it can be: `Runtime::close`
+  /// tells.
   void unmount() noexcept;
 
  private:
@@ -68,8 +70,10 @@ enum class Unmount : std::uint8_t {
   /// it has not written, is lost.
   force,
 };
-/// Unmounts a mount of aprime from outside; also one whose process is gone. \throws Error(cannot_open) that
-/// says what is there instead, what keeps it busy, or why it cannot be forced
+/// Unmounts a mount of aprime from outside; also one whose process is gone. If that ends the mount, and it is
+/// this user's, returns when what devices have of the runtime's files is copied home (not if forced).
+/// \throws Error(cannot_open) that says what is there instead, what keeps it busy, or why it cannot be
+/// forced; an Error of any kind if it is unmounted but something could not be copied home
 void unmount(const std::string& mountpoint, Unmount how = Unmount::when_idle);
 
 }  // namespace aprime

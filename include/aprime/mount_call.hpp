@@ -8,8 +8,9 @@
 #include "aprime/access.hpp"
 #include "aprime/mapping.hpp"
 
-// How programs talk to the process that serves a mount. The library answers mount_status(); calls of all
-// other types are the program's own (MountOptions::serve): `aprime mount` runs workloads that way.
+// How programs talk to the process that serves a mount. The library answers mount_status() and unmount();
+// calls of all types but "status" and "unmount" are the program's own (MountOptions::serve): `aprime mount`
+// runs workloads that way.
 
 namespace aprime {
 

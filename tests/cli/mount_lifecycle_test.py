@@ -73,6 +73,66 @@ class Lifecycle(MountedTest):
         self.assertEqual(self.daemon.wait(timeout=60), 0)
         self.assertEqual(self.content(self.plain("file")), b"before and after")
 
+    def mount_in_background(self, *options):
+        process = self.aprime("mount", self.source, self.mountpoint, "--dirty-age", "0", *options)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+
+    def unmount(self, *options):
+        process = self.aprime("unmount", *options, self.mountpoint)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.assertFalse(is_mounted(self.mountpoint))
+
+    def run_uppercase(self):
+        self.assertEqual(self.aprime("run", "uppercase", self.at("file")).returncode, 0)
+
+    def test_unmount_returns_when_what_devices_have_is_written(self):
+        size = 64 << 20
+        for options in ([], ["--lazy"]):
+            with self.subTest(options=options):
+                self.write(self.plain("file"), b"x" * size)
+                self.mount_in_background("--device-memory", "80M")
+                self.run_uppercase()
+                with open(self.plain("file"), "rb", buffering=0) as f:
+                    f.seek(-1, os.SEEK_END)
+                    self.unmount(*options)
+                    self.assertEqual(f.read(), b"X")
+                # Nothing is written over what a successor writes.
+                self.mount_in_background("--device-memory", "1M")
+                with open(self.at("file"), "r+b", buffering=0) as f:
+                    f.seek(size - 3)
+                    f.write(b"new")
+                    os.fsync(f.fileno())
+                self.unmount()
+                self.assertEqual(self.content(self.plain("file")), b"X" * (size - 3) + b"new")
+
+    def test_lazy_unmount_does_not_wait_for_programs(self):
+        self.start_mount("--dirty-age", "0")
+        self.write(self.at("file"), b"text")
+        self.run_uppercase()
+        with open(self.at("file"), "rb", buffering=0) as f:
+            self.unmount("--lazy")
+            self.assertIsNone(self.daemon.poll())
+            self.assertEqual(f.read(), b"TEXT")
+        self.assertEqual(self.daemon.wait(timeout=60), 0)
+        self.assertEqual(self.content(self.plain("file")), b"TEXT")
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
+    def test_unmount_tells_what_could_not_be_written(self):
+        self.assertEqual(LIBC.mount(b"none", self.source.encode(), b"tmpfs", 0, b"size=1M"), 0)
+        self.addCleanup(LIBC.umount2, self.source.encode(), 2)
+        size = 256 << 10
+        self.write(self.plain("file"), b"x" * size)
+        self.mount_in_background("--device-memory", "1M")
+        self.run_uppercase()
+        # Its space on the disk goes to another file.
+        self.run_program("fallocate", "--punch-hole", "--length", str(size), self.plain("file"))
+        with open(self.plain("filler"), "wb", buffering=0) as filler:
+            with self.assertRaises(OSError):
+                while True:
+                    self.assertGreater(filler.write(b"y" * 65536), 0)
+        self.assert_refused(1, "unmount", self.mountpoint, names=[self.at("file"), "unmounted, but", "full"])
+        self.assertFalse(is_mounted(self.mountpoint))
+
     def test_lazily_unmounted_daemon_that_is_ended_leaves_its_successor_alone(self):
         self.start_mount()
         fd = os.open(self.at("file"), os.O_CREAT | os.O_RDWR)

@@ -142,6 +142,18 @@ TEST(MountCall, end_of_the_mount_ends_calls_in_work) {
   EXPECT_THAT(error_of([&] { mount_status(mounted.at("")); }), testing::HasSubstr("no mount of aprime"));
 }
 
+TEST(MountCall, unmount_returns_when_all_is_home_though_the_program_goes_on) {
+  Mounted mounted(DeviceKind::emulated);
+  mounted.make("file", std::string(kGranule, 'h'));
+  const Mapping mapping = mounted.map("file");
+  mounted.device_stores(mapping, {ByteOffset{0}, ByteCount{kGranule}}, 'd');
+  ASSERT_EQ(mounted.content("file"), std::string(kGranule, 'h'));
+  unmount(mounted.at(""));
+  EXPECT_EQ(mounted.content("file"), std::string(kGranule, 'd'));
+  mounted.mount().wait();
+  mounted.mount().unmount();
+}
+
 TEST(MountCall, end_of_the_caller_is_seen) {
   std::atomic<bool> was_over = false;
   const auto serve = [&](MountCall& call) {
