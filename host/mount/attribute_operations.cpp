@@ -37,7 +37,8 @@ std::array<timespec, 2> times_to_set(const struct ::stat& wanted, int what) noex
   return times;
 }
 
-int set_attributes_of(Inode& inode, const struct ::stat& wanted, int what) {
+/// `info`: of the file that the request came by; null if it came by a name.
+int set_attributes_of(const Inode& inode, const struct ::stat& wanted, int what, const fuse_file_info* info) {
   const os::TreeNode& node = inode.node;
   constexpr int kTimes =
       FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
@@ -47,15 +48,17 @@ int set_attributes_of(Inode& inode, const struct ::stat& wanted, int what) {
     error = node.set_owner(what & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1),
                            what & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1));
   if (error == 0 && what & FUSE_SET_ATTR_MODE) error = node.set_mode(wanted.st_mode);
-  if (error == 0 && what & FUSE_SET_ATTR_SIZE) error = set_size(inode, wanted.st_size);
+  if (error == 0 && what & FUSE_SET_ATTR_SIZE)
+    error = set_size(inode, info != nullptr ? &handle_of(*info) : nullptr, wanted.st_size);
   if (error == 0 && what & kTimes) error = node.set_times(times_to_set(wanted, what));
   return error;
 }
 
-void set_attributes(fuse_req_t request, fuse_ino_t id, struct ::stat* wanted, int what, fuse_file_info*) {
+void set_attributes(fuse_req_t request, fuse_ino_t id, struct ::stat* wanted, int what,
+                    fuse_file_info* info) {
   answer(request, [&](Source& source) {
-    Inode& inode = source.inode(id);
-    const int error = set_attributes_of(inode, *wanted, what);
+    const Inode& inode = source.inode(id);
+    const int error = set_attributes_of(inode, *wanted, what, info);
     return error != 0 ? error : reply_attributes(request, inode);
   });
 }

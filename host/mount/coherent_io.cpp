@@ -165,10 +165,12 @@ int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest&
   return request.appends ? handle.file.append(from, put) : handle.file.write(request.at, from, put);
 }
 
-int set_size(Inode& inode, off_t size) {
+int set_size(const Inode& inode, const OpenHandle* handle, off_t size) {
   const ServingGate::Passed passed = inode.gate.pass();
-  if (inode.coherent == nullptr) return inode.node.truncate(size);
-  if (const int error = let_be_written(*inode.coherent, nullptr); error != 0) return error;
+  // A file that is open for writing may be cut whatever its mode says by now.
+  if (inode.coherent == nullptr)
+    return handle != nullptr ? handle->file.truncate(size) : inode.node.truncate(size);
+  if (const int error = let_be_written(*inode.coherent, handle); error != 0) return error;
   std::uint64_t before = 0;
   if (const int error = current_size(*inode.coherent, &before); error != 0) return error;
   return error_of(inode.coherent->resize(ByteCount{static_cast<std::uint64_t>(size)}, AgentId::mount()));

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <span>
 
+#include "host/mount/fuse.hpp"
 #include "host/mount/inode_table.hpp"
 #include "host/os/open_file.hpp"
 #include "host/os/page_pipe.hpp"
@@ -22,6 +23,9 @@ struct OpenHandle {
   /// How much of the file's failed writebacks this program has heard of.
   engine::WritebackErrors::Seen errors_seen = 0;
 };
+
+/// \pre `info` is of an open regular file
+OpenHandle& handle_of(const fuse_file_info& info) noexcept;
 
 /// A request for bytes, as the kernel tells it.
 struct ByteRequest {
@@ -50,7 +54,8 @@ int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& 
                std::span<std::byte> into, os::PagePipe& pages, FoundBytes* found);
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put);
-int set_size(Inode& inode, off_t size);
+/// `handle`: what the size is set by; null where a name is.
+int set_size(const Inode& inode, const OpenHandle* handle, off_t size);
 /// `mode` as for fallocate.
 int allocate_bytes(const Inode& inode, const OpenHandle& handle, int mode, off_t at, off_t size);
 int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only);

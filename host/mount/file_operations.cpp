@@ -18,8 +18,6 @@ struct OpenedFile final : Opened {
   OpenHandle handle;
 };
 
-OpenHandle& handle_of(const fuse_file_info& info) noexcept { return opened_as<OpenedFile>(info).handle; }
-
 /// Gives the kernel an open file. A program that only reads a file of which no device has anything gets its
 /// bytes from pages of the kernel's, which are recalled if a device is given the file. All other reads and
 /// writes are requests to us one by one: what a device holds can be bounced, and a write never holds locked
@@ -152,6 +150,8 @@ void copy_range(fuse_req_t request, fuse_ino_t id, off_t at, fuse_file_info* inf
 }
 
 }  // namespace
+
+OpenHandle& handle_of(const fuse_file_info& info) noexcept { return opened_as<OpenedFile>(info).handle; }
 
 int backing_flags(int flags) noexcept {
   constexpr int kKept = O_ACCMODE | O_SYNC | O_DSYNC | O_NOATIME;

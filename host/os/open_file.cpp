@@ -50,6 +50,12 @@ int OpenFile::sync(bool data_only) const noexcept {
   return 0;
 }
 
+int OpenFile::truncate(off_t size) const noexcept {
+  while (sys::ftruncate(fd_.get(), size) != 0)
+    if (errno != EINTR) return errno;
+  return 0;
+}
+
 int OpenFile::flush() const noexcept {
   const int copy = sys::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
   if (copy < 0) return 0;  // no descriptor to spare: then only `sync` tells

@@ -11,7 +11,7 @@ import subprocess
 import unittest
 
 from command import APRIME
-from mounted import LIBC, NOBODY, MountedTest, run_as
+from mounted import LIBC, MountedTest
 
 PUNCH_HOLE, KEEP_SIZE, COLLAPSE_RANGE, ZERO_RANGE = 2, 1, 8, 16
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
@@ -263,34 +263,6 @@ class Tree(MountedTest):
         os.close(os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
         self.assertEqual(os.listdir(self.plain("moved")), ["new"])
         self.assertEqual(os.listdir(outside), ["secret"])
-
-
-@unittest.skipUnless(os.geteuid() == 0, "only root can be somebody else")
-class OtherUsers(MountedTest):
-    def test_nobody_else_gets_in(self):
-        self.start_mount()
-        process = subprocess.run(["ls", self.mountpoint], capture_output=True, preexec_fn=run_as(NOBODY),
-                                 timeout=60)
-        self.assertNotEqual(process.returncode, 0)
-        self.assertIn(b"Permission denied", process.stderr)
-
-    def test_with_allow_other_everybody_has_his_own_rights(self):
-        self.start_mount("--allow-other")
-        os.chmod(self.source, 0o1777)
-        with open(self.plain("private"), "wb") as f:
-            f.write(b"root's")
-        os.chmod(self.plain("private"), 0o600)
-        script = ('set -e; echo mine > "$1/mine"; mkdir "$1/directory"; ln -s x "$1/symlink"; '
-                  'mkfifo "$1/fifo"; if cat "$1/private"; then exit 1; fi; '
-                  'if rm -f "$1/private"; then exit 2; fi')
-        self.run_program("sh", "-c", script, "sh", self.mountpoint, preexec_fn=run_as(NOBODY))
-        for name in ("mine", "directory", "symlink", "fifo"):
-            status = os.lstat(self.plain(name))
-            self.assertEqual((status.st_uid, status.st_gid), (NOBODY, NOBODY), name)
-        # What root makes afterwards is root's: no thread has kept the other's identity.
-        for n in range(20):
-            os.mkdir(self.at(f"root {n}"))
-            self.assertEqual(os.stat(self.plain(f"root {n}")).st_uid, 0)
 
 
 if __name__ == "__main__":
