@@ -1,6 +1,7 @@
 #include "host/mount/coherent_io.hpp"
 
 #include <linux/falloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -64,6 +65,10 @@ bool find_pages(int fd, const ByteRequest& request, std::size_t size, os::PagePi
   found->in_pages = found->size > 0;
   return true;
 }
+
+/// A write by the daemon of an ordinary user has the kernel do this; root's may keep the bits, and what a
+/// device may hold back is not written yet.
+bool keeps_privileges(const Inode& inode) noexcept { return inode.coherent != nullptr || ::geteuid() == 0; }
 
 int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std::byte> into,
                   os::PagePipe& pages, FoundBytes* found) {
@@ -161,6 +166,8 @@ int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& 
 int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put) {
   const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
+  if (request.ends_privileges && keeps_privileges(inode))
+    if (const int error = handle.file.end_privileges(); error != 0) return error;
   if (inode.coherent != nullptr) return write_coherent(*inode.coherent, handle, request, from, put);
   return request.appends ? handle.file.append(from, put) : handle.file.write(request.at, from, put);
 }

@@ -34,6 +34,8 @@ struct ByteRequest {
   bool is_page;
   bool is_direct;
   bool appends;
+  /// By somebody whose write ends set-user-id bits.
+  bool ends_privileges;
   HostAccess how;
 };
 

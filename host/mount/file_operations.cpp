@@ -84,6 +84,7 @@ void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_fi
                              .is_page = info->lock_owner == 0,
                              .is_direct = (info->flags & O_DIRECT) != 0,
                              .appends = false,
+                             .ends_privileges = false,
                              .how = source.runtime().host_access()};
     FoundBytes found;
     const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, answer.pages, &found);
@@ -104,6 +105,7 @@ void write(fuse_req_t request, fuse_ino_t id, const char* from, std::size_t size
                              .is_page = is_page,
                              .is_direct = !is_page && (info->flags & O_DIRECT) != 0,
                              .appends = !is_page && (info->flags & O_APPEND) != 0,
+                             .ends_privileges = RequestBuffer::ends_privileges(),
                              .how = source.runtime().host_access()};
     std::size_t put = 0;
     const int error = write_bytes(source.inode(id), handle_of(*info), wanted, bytes, &put);

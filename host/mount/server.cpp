@@ -25,6 +25,9 @@ void start(void*, fuse_conn_info* connection) {
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ASYNC_DIO);
   // One way to cut a file short: as a change of its attributes.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC);
+  // The kernel clears set-user-id bits itself, for whoever may not keep them. (Of root's daemon they would
+  // survive what others write.) Only of exact writes it just tells us to.
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_HANDLE_KILLPRIV);
   // What the kernel asks pages for goes from page to page; but the source's pages stay where they are.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_MOVE);
   connection->want |= connection->capable & FUSE_CAP_SPLICE_WRITE;

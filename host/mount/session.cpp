@@ -158,6 +158,13 @@ bool RequestBuffer::process(fuse_session& session) noexcept {
 
 void RequestBuffer::expect_more() noexcept { expects_more = true; }
 
+bool RequestBuffer::ends_privileges() noexcept {
+  // libfuse keeps the flag to itself.
+  ::fuse_write_in write;
+  std::memcpy(&write, bytes_of_request - sizeof write, sizeof write);
+  return (write.write_flags & FUSE_WRITE_KILL_PRIV) != 0;
+}
+
 RequestBuffer::Answer RequestBuffer::for_answer() noexcept {
   return {{bytes_of_request, kTransferMax}, *pages_of_request};
 }

@@ -35,6 +35,8 @@ class RequestBuffer {
   bool process(fuse_session& session) noexcept;
   /// Said by an operation that knows.
   static void expect_more() noexcept;
+  /// Whether the write that this thread is processing is by somebody who must not leave set-user-id bits.
+  static bool ends_privileges() noexcept;
   /// For the answer to what this thread is processing, if that has no bytes with it.
   struct Answer {
     /// kTransferMax of them.

@@ -1,6 +1,7 @@
 #include "host/os/open_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -48,6 +49,16 @@ int OpenFile::sync(bool data_only) const noexcept {
   while ((data_only ? sys::fdatasync(fd_.get()) : sys::fsync(fd_.get())) != 0)
     if (errno != EINTR) return errno;
   return 0;
+}
+
+int OpenFile::end_privileges() const noexcept {
+  struct ::stat s {};
+  if (sys::fstat(fd_.get(), &s) != 0) return errno;
+  // Without the right to execute, the bit of the group means something else.
+  constexpr mode_t kOfGroup = S_ISGID | S_IXGRP;
+  const mode_t ended = (s.st_mode & S_ISUID) | ((s.st_mode & kOfGroup) == kOfGroup ? S_ISGID : 0);
+  if (ended == 0 || ::fchmod(fd_.get(), s.st_mode & 07777 & ~ended) == 0) return 0;
+  return errno == EPERM ? 0 : errno;
 }
 
 int OpenFile::truncate(off_t size) const noexcept {

@@ -25,6 +25,8 @@ class OpenFile {
   /// Writes where the file ends at that moment.
   [[nodiscard]] int append(std::span<const std::byte> from, std::size_t* put) const noexcept;
   [[nodiscard]] int sync(bool data_only) const noexcept;
+  /// Clears the set-user-id bit, and the set-group-id bit of a program, where this process may.
+  [[nodiscard]] int end_privileges() const noexcept;
   [[nodiscard]] int truncate(off_t size) const noexcept;
   /// What close(2) would report, without closing.
   [[nodiscard]] int flush() const noexcept;

@@ -5,6 +5,7 @@ import os
 import subprocess
 import unittest
 
+from command import APRIME
 from mounted import NOBODY, MountedTest, run_as
 
 
@@ -52,6 +53,35 @@ class OtherUsers(MountedTest):
         for n in range(20):
             os.mkdir(self.at(f"root {n}"))
             self.assertEqual(os.stat(self.plain(f"root {n}")).st_uid, 0)
+
+    def test_writes_of_others_end_set_user_id_bits(self):
+        self.start_mount("--allow-other")
+        for directory in (self.plain("a"), self.plain("b")):
+            os.mkdir(directory)
+        changes = {
+            "write": 'printf y 1<> "$1"',
+            "append": 'printf y >> "$1"',
+            "truncate": 'truncate -s 1 "$1"',
+            "replace": ': > "$1"',
+            "fallocate": 'fallocate -l 9999 "$1"',
+            "copy": 'python3 -c "import os, sys; f = os.open(sys.argv[1], os.O_RDWR);'
+                    'os.copy_file_range(f, f, 1, 0, 5)" "$1"',
+            "coherent": 'printf y >> "$1"',
+        }
+        for mode, user in ((0o4777, NOBODY), (0o6777, NOBODY), (0o2777, NOBODY), (0o6777, 0)):
+            for change, script in changes.items():
+                name = f"{change} {mode:o} {user}"
+                for path in (self.plain("a", name), self.plain("b", name)):
+                    with open(path, "wb") as f:
+                        f.write(b"text" * 1000)
+                    os.chmod(path, mode)
+                if change == "coherent":
+                    self.run_program(APRIME, "run", "uppercase", self.at("a", name))
+                for path in (self.at("a", name), self.plain("b", name)):
+                    self.run_program("sh", "-c", script, "sh", path, preexec_fn=run_as(user))
+                paths = (self.plain("a", name), self.at("a", name), self.plain("b", name))
+                found = [(oct(s.st_mode), s.st_size) for s in map(os.stat, paths)]
+                self.assertEqual(found, found[:1] * 3, name)
 
 
 if __name__ == "__main__":
