@@ -3,9 +3,12 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <cerrno>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "host/mount/caller.hpp"
 #include "host/mount/coherent_io.hpp"
 #include "host/mount/source.hpp"
 
@@ -87,11 +90,16 @@ int reply_value(fuse_req_t request, std::size_t room, Fn&& get) {
   return kReplied;
 }
 
+bool is_acl(std::string_view name) noexcept { return name.starts_with("system.posix_acl_"); }
+
 void get_xattr(fuse_req_t request, fuse_ino_t id, const char* name, std::size_t room) {
   answer(request, [&](Source& source) {
     const os::TreeNode& node = source.inode(id).node;
-    return reply_value(request, room,
-                       [&](char* value, std::size_t* size) { return node.get_xattr(name, value, size); });
+    return reply_value(request, room, [&](char* value, std::size_t* size) {
+      const int error = node.get_xattr(name, value, size);
+      // The kernel would refuse what it cannot check; a source that has no ACLs has none here.
+      return error == EOPNOTSUPP && is_acl(name) ? ENODATA : error;
+    });
   });
 }
 
@@ -106,7 +114,10 @@ void list_xattr(fuse_req_t request, fuse_ino_t id, std::size_t room) {
 void set_xattr(fuse_req_t request, fuse_ino_t id, const char* name, const char* value, std::size_t size,
                int flags) {
   answer(request, [&](Source& source) {
-    return source.inode(id).node.set_xattr(name, {value, size}, flags);
+    const os::TreeNode& node = source.inode(id).node;
+    if (!is_acl(name)) return node.set_xattr(name, {value, size}, flags);
+    // As its owner: who is not of its group loses the set-group-id bit.
+    return Caller(request).as_caller([&] { return node.set_xattr(name, {value, size}, flags); });
   });
 }
 

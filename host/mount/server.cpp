@@ -12,6 +12,7 @@
 #include "host/engine/failure.hpp"
 #include "host/mount/coherent_io.hpp"
 #include "host/mount/protocol.hpp"
+#include "host/os/acting_as.hpp"
 #include "host/os/mount_point.hpp"
 #include "host/os/quiet_thread.hpp"
 
@@ -28,6 +29,9 @@ void start(void*, fuse_conn_info* connection) {
   // The kernel clears set-user-id bits itself, for whoever may not keep them. (Of root's daemon they would
   // survive what others write.) Only of exact writes it just tells us to.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_HANDLE_KILLPRIV);
+  connection->want |= connection->capable & FUSE_CAP_POSIX_ACL;
+  // A caller's mask is for the source's file system to apply: a default ACL of the directory takes its place.
+  if (os::has_own_mode_mask()) connection->want |= connection->capable & FUSE_CAP_DONT_MASK;
   // What the kernel asks pages for goes from page to page; but the source's pages stay where they are.
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_MOVE);
   connection->want |= connection->capable & FUSE_CAP_SPLICE_WRITE;

@@ -10,6 +10,8 @@
 namespace aprime::os {
 namespace {
 
+thread_local bool owns_mode_mask = false;
+
 /// The system call itself, which changes this thread only; the C library's function changes all of them.
 void set_groups_of_thread(std::span<const gid_t> groups) noexcept {
   static_cast<void>(::syscall(SYS_setgroups, groups.size(), groups.data()));
@@ -38,8 +40,18 @@ ActingAs::~ActingAs() {
 }
 
 void drop_mode_mask_of_thread() noexcept {
-  // Where this is refused (a container's filter) the mask of the process goes on to apply as well.
-  if (::unshare(CLONE_FS) == 0) ::umask(0);
+  owns_mode_mask = ::unshare(CLONE_FS) == 0;
+  if (owns_mode_mask) ::umask(0);
+}
+
+bool has_own_mode_mask() noexcept { return owns_mode_mask; }
+
+MaskedBy::MaskedBy(mode_t mask) noexcept {
+  if (owns_mode_mask) ::umask(mask);
+}
+
+MaskedBy::~MaskedBy() {
+  if (owns_mode_mask) ::umask(0);
 }
 
 }  // namespace aprime::os

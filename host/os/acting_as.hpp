@@ -24,7 +24,20 @@ class ActingAs {
 };
 
 /// Makes this thread create with exactly the mode it is told: from then on it has a file mode mask of its
-/// own, which masks nothing. (FUSE callers' masks were applied by the kernel.)
+/// own, which masks nothing.
 void drop_mode_mask_of_thread() noexcept;
+/// Whether that was allowed. Where it is refused (a container's filter) the mask of the process goes on to
+/// apply.
+bool has_own_mode_mask() noexcept;
+
+/// While it lives, what this thread creates is masked by `mask`, or takes what its directory has for that by
+/// a default ACL. Does nothing for a thread without a mask of its own.
+class MaskedBy {
+ public:
+  explicit MaskedBy(mode_t mask) noexcept;
+  ~MaskedBy();
+  MaskedBy(const MaskedBy&) = delete;
+  MaskedBy& operator=(const MaskedBy&) = delete;
+};
 
 }  // namespace aprime::os

@@ -2,6 +2,8 @@
 """Rights on a mount are those that the source itself would give, whoever serves it and whoever asks."""
 
 import os
+import stat
+import struct
 import subprocess
 import unittest
 
@@ -82,6 +84,121 @@ class OtherUsers(MountedTest):
                 paths = (self.plain("a", name), self.at("a", name), self.plain("b", name))
                 found = [(oct(s.st_mode), s.st_size) for s in map(os.stat, paths)]
                 self.assertEqual(found, found[:1] * 3, name)
+
+
+USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
+ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
+
+
+def acl(*entries):
+    """As the kernel takes it: each entry is a tag, rights, and the id where the tag has one."""
+    version, no_id = 2, 0xFFFFFFFF
+    return struct.pack("<I", version) + b"".join(
+        struct.pack("<HHI", tag, rights, *(who or [no_id])) for tag, rights, *who in entries)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root can be somebody else")
+class Acls(MountedTest):
+    """Everything is done twice, on the mount and on a plain directory, and must come to the same."""
+
+    def setUp(self):
+        super().setUp()
+        self.trees = []
+        for name in ("through the mount", "plain"):
+            os.mkdir(self.plain(name))
+            os.chmod(self.plain(name), 0o777)
+        self.trees = [self.at("through the mount"), self.plain("plain")]
+        try:
+            os.setxattr(self.trees[1], ACCESS, acl((USER_OBJ, 7), (GROUP_OBJ, 7), (OTHER, 7)))
+        except OSError as error:
+            self.skipTest(f"the file system has no ACLs: {error}")
+        self.start_mount("--allow-other")
+
+    def state(self, tree):
+        """Modes, owners and ACLs, as the source has them and as the mount shows them."""
+        found = {}
+        directory = os.path.basename(tree)
+        for top in (self.plain(directory), tree):
+            for path, _, names in os.walk(top):
+                for full in (path, *(os.path.join(path, name) for name in names)):
+                    s = os.stat(full)
+                    values = {name: os.getxattr(full, name) for name in os.listxattr(full)}
+                    seen = (oct(s.st_mode), s.st_uid, s.st_gid, values)
+                    self.assertEqual(found.setdefault(os.path.relpath(full, top), seen), seen)
+        return found
+
+    def on_both(self, act):
+        for tree in self.trees:
+            act(tree)
+        there, here = self.state(self.trees[1]), self.state(self.trees[0])
+        self.assertEqual(here, there)
+        return here
+
+    def can(self, test, user, groups, name):
+        """Whether the shell's `test` says so, for both trees."""
+        def become():
+            os.setgroups(groups)
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        answers = set()
+        for tree in self.trees:
+            process = subprocess.run(["sh", "-c", test, "sh", os.path.join(tree, name)], preexec_fn=become,
+                                     capture_output=True, timeout=60)
+            answers.add(process.returncode == 0)
+        self.assertEqual(len(answers), 1, (test, user, groups, name))
+        return answers.pop()
+
+    def test_rights_are_what_the_acl_gives(self):
+        def make(tree):
+            path = os.path.join(tree, "file")
+            with open(path, "wb") as f:
+                f.write(b"text")
+            os.chown(path, 0, 4300)
+            os.chmod(path, 0o600)
+            os.setxattr(path, ACCESS, acl((USER_OBJ, 6), (USER, 6, 4242), (GROUP_OBJ, 0), (GROUP, 4, 4301),
+                                          (MASK, 6), (OTHER, 0)))
+        self.on_both(make)
+        read, write = 'cat "$1"', ': >> "$1"'
+        self.assertEqual((self.can(read, 4242, [], "file"), self.can(write, 4242, [], "file")), (True, True))
+        self.assertFalse(self.can(read, NOBODY, [4300], "file"))
+        self.assertTrue(self.can(read, NOBODY, [4301], "file"))
+        self.assertFalse(self.can(write, NOBODY, [4301], "file"))
+        self.on_both(lambda tree: os.chmod(os.path.join(tree, "file"), 0o640))
+        self.assertTrue(self.can(read, 4242, [], "file"))
+        self.assertFalse(self.can(write, 4242, [], "file"))
+        self.on_both(lambda tree: os.removexattr(os.path.join(tree, "file"), ACCESS))
+        self.assertFalse(self.can(read, 4242, [], "file"))
+
+    def test_default_acl_takes_the_place_of_the_mask(self):
+        script = ('umask 027; cd "$1"; echo > file; mkdir directory; mkfifo fifo; ln -s file symlink; '
+                  'mkdir -m 2750 own; : > own/file; chmod 4751 file; '
+                  'python3 -c "import os; os.close(os.open(\'.\', os.O_TMPFILE | os.O_RDWR, 0o666))"')
+
+        def make(tree):
+            for name in ("masked", "inherits"):
+                os.mkdir(os.path.join(tree, name))
+                os.chmod(os.path.join(tree, name), 0o777)
+            os.setxattr(os.path.join(tree, "inherits"), DEFAULT,
+                        acl((USER_OBJ, 7), (USER, 7, 4242), (GROUP_OBJ, 7), (MASK, 7), (OTHER, 5)))
+            for name in ("masked", "inherits"):
+                self.run_program("sh", "-ec", script, "sh", os.path.join(tree, name),
+                                 preexec_fn=run_as(NOBODY))
+        made = self.on_both(make)
+        self.assertEqual(made["masked/directory"][0], oct(stat.S_IFDIR | 0o750))
+        self.assertEqual(made["inherits/directory"][0], oct(stat.S_IFDIR | 0o775))
+        self.assertIn(DEFAULT, made["inherits/directory"][3])
+
+    def test_owner_outside_the_group_loses_its_bit_with_a_new_acl(self):
+        script = "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3]))"
+        value = acl((USER_OBJ, 7), (USER, 7, 4242), (GROUP_OBJ, 5), (MASK, 7), (OTHER, 5)).hex()
+
+        def make(tree):
+            path = os.path.join(tree, "file")
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+            os.chown(path, NOBODY, 4300)
+            os.chmod(path, 0o2755)
+            self.run_program("python3", "-c", script, path, ACCESS, value, preexec_fn=run_as(NOBODY))
+        self.on_both(make)
 
 
 if __name__ == "__main__":
