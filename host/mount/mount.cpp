@@ -131,16 +131,15 @@ void unmount(const std::string& mountpoint, Unmount how) {
     refuse(mountpoint, "what is mounted there is no mount of aprime; use umount");
   // A dead mount has nobody to wait for.
   const bool now = how != Unmount::when_idle || found == MountedThere::ours_stale;
-  // A daemon that was killed has left its socket behind.
-  std::optional<std::uint64_t> stale_device;
+  // A daemon that was killed has left its socket behind. As long as its mount is there, the name is nobody
+  // else's: the kernel gives the device number to the next mount.
   if (const auto entry = os::mount_of(at); entry && found == MountedThere::ours_stale)
-    stale_device = entry->device;
+    remove_sockets(entry->device);
   // Made now, as afterwards there is nothing that leads to it.
   const bool ends_well = found == MountedThere::ours && how != Unmount::force;
   std::optional<mount::Connection> process = ends_well ? connection_to(at) : std::nullopt;
   const int error = os::unmount_at(at, now ? os::Detach::now : os::Detach::when_idle);
   if (error == 0) {
-    if (stale_device) remove_sockets(*stale_device);
     if (process) process->wait_for_end();
     return;
   }
