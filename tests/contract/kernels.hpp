@@ -116,14 +116,7 @@ struct StoreBoth {
 /// A store that a read lease's type does not let happen by accident.
 struct AtomicOnReadLease {
   APRIME_DEVICE void operator()(LeasedSpan<const unsigned> words) const {
-#ifdef __SANITIZE_THREAD__
-    // ThreadSanitizer does atomics under a lock of its own, which a kernel that is stopped there would never
-    // give back.
-    volatile unsigned* word = const_cast<unsigned*>(words.data());
-    *word = *word + 1;
-#else
     atomicAdd(const_cast<unsigned*>(words.data()), 1);
-#endif
   }
 };
 
