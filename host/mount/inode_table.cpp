@@ -29,6 +29,12 @@ std::shared_ptr<Inode> InodeTable::find(const os::FileIdentity& identity) noexce
   return at == known_.end() ? nullptr : at->second;
 }
 
+const Inode* InodeTable::address_of(const os::FileIdentity& identity) noexcept {
+  const sync::Lock lock(mutex_);
+  const auto at = known_.find(identity);
+  return at == known_.end() ? nullptr : at->second.get();
+}
+
 void InodeTable::forget(Inode& inode, std::uint64_t lookups) noexcept {
   if (&inode == root_.get()) return;  // the kernel never looked it up
   std::shared_ptr<Inode> gone;        // its descriptor is closed without the lock

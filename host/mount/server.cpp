@@ -98,9 +98,10 @@ Server::~Server() {
 bool Server::is_own_process() const noexcept { return ::getpid() == process_; }
 
 void Server::recall(const os::FileIdentity& file, ByteRange range) noexcept {
-  const std::shared_ptr<Inode> inode = source_.inodes().find(file);
+  const Inode* const inode = source_.inodes().address_of(file);
   if (inode == nullptr) return;  // the kernel does not know it: it has no page of it
-  // Fails only for an inode that the kernel has just forgotten, with its pages.
+  // Fails only for an inode that the kernel has just forgotten, with its pages. If another has come in its
+  // place since, that one's pages are taken, and asked for again.
   static_cast<void>(::fuse_lowlevel_notify_inval_inode(&session_->fuse(), Source::id_of(*inode),
                                                        static_cast<off_t>(range.first.value),
                                                        static_cast<off_t>(range.size.value)));

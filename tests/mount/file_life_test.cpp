@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <future>
 #include <string>
+#include <system_error>
+#include <thread>
 
 #include "tests/contract/kernels.hpp"
 #include "tests/mount/held_calls.hpp"
@@ -48,6 +50,38 @@ TEST_P(FileLife, who_looks_a_file_up_second_finds_what_the_device_has) {
   EXPECT_EQ(opened.get(), "ok");
   EXPECT_EQ(second_.end(), "ok " + all(10, 1));
   EXPECT_EQ(first_.end(), "ok");
+}
+
+// A recall may be the work of a signal handler, where nothing may be freed or closed.
+TEST_P(FileLife, nothing_of_a_file_is_kept_by_a_recall) {
+  mounted_.make("recalled", std::string(kSize, 'h'));
+  const auto open_files = [] {
+    std::ptrdiff_t n = 0;
+    for (const auto& descriptor : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      n += std::filesystem::read_symlink(descriptor, gone).string().find("/source/recalled") !=
+           std::string::npos;
+    }
+    return n;
+  };
+  const Mapping mapping = mounted_.map("recalled");
+  const std::ptrdiff_t of_the_runtime = open_files();
+  first_.must("open " + mounted_.at("recalled"));
+  first_.must("map");
+  EXPECT_EQ(first_.bytes("load 0 1"), all(1, 'h'));
+  EXPECT_GT(open_files(), of_the_runtime);
+  Hold recalls({Call::invalidate, When::before});
+  std::future<void> stored =
+      std::async(std::launch::async, [&] { mounted_.device_stores(mapping, granule(0), 1); });
+  recalls.wait();
+  first_.must("close");
+  first_.must("unlink " + mounted_.at("recalled"));
+  // The kernel forgets a removed file a moment later.
+  for (int i = 0; i < 500 && open_files() > of_the_runtime; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(open_files(), of_the_runtime);
+  recalls.release();
+  stored.get();
 }
 
 // Without a mount.
