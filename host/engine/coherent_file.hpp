@@ -165,7 +165,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   bool is_home() const noexcept;
 
   /// Sets the file's size (both directions). Fails with io / no_space / resources and leaves everything as it
-  /// was. For the mount, which asks while its kernel holds back pages to be written, nothing is recalled.
+  /// was. For the mount, which asks while its kernel holds back pages to be written, nothing is recalled, and
+  /// pins are waited for only where the file grows and only so long (resources, EBUSY).
   Status resize(ByteCount size, AgentId requester = AgentId::cpu());
   /// Makes a range read as zeros and frees its disk space.
   Status punch(ByteRange range) noexcept;
@@ -263,7 +264,16 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // writeback.cpp
   Status rewrite_unsynced() APRIME_REQUIRES(sync_mutex_);
   std::vector<GranuleRange> dirty_runs(GranuleRange range);
-  Status forget_from(GranuleIndex first, AgentId requester);
+
+  // file_size.cpp
+  class SizeIo;
+  /// For the mount. Waits only so long for who has the granule, and then fails with resources and EBUSY; for
+  /// pins not at all if it may stay pinned. Where it is being recalled, `io` is not done, which is no
+  /// failure.
+  Status perform_for_program(GranuleIndex g, Event event, SizeIo& io, std::chrono::milliseconds wait_max,
+                             bool may_stay_pinned) noexcept;
+  /// `wait_max`: for the mount.
+  Status forget_from(GranuleIndex first, AgentId requester, std::chrono::milliseconds wait_max);
 
   os::File file_;
   const GranuleSize granule_;

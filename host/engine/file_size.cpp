@@ -1,4 +1,8 @@
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "host/engine/coherent_file.hpp"
@@ -18,7 +22,28 @@ class CallIo final : public GranuleIo {
   Fn fn_;
 };
 
+/// How long a program's change of the size waits for who has a granule, and how often it looks.
+constexpr std::chrono::seconds kWaitMax{10};
+constexpr std::chrono::microseconds kWaitPause{200};
+
 }  // namespace
+
+/// Changes the file's size while a granule is held, or does nothing there.
+class CoherentFile::SizeIo final : public GranuleIo {
+ public:
+  SizeIo(os::File& file, std::optional<ByteCount> size) noexcept : file_(file), size_(size) {}
+  bool is_done() const noexcept { return is_done_; }
+  Status on_home(GranuleRange) noexcept override {
+    is_done_ = true;
+    return size_ ? file_.truncate(*size_) : Status{};
+  }
+  Status on_copy(GranuleIndex, device::Region&) noexcept override { return {}; }
+
+ private:
+  os::File& file_;
+  const std::optional<ByteCount> size_;
+  bool is_done_ = false;
+};
 
 Status CoherentFile::resize(ByteCount size, AgentId requester) {
   const os::File::SizeResult before = file_.size();
@@ -27,7 +52,8 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
     reserve(size);
     // Copies that lay beyond the end, because a shrink could not take them away or was another process's:
     // what comes to lie there now is zeros.
-    const Status status = forget_from(GranuleIndex{granule_.count_for(before.size).value}, requester);
+    const Status status =
+        forget_from(GranuleIndex{granule_.count_for(before.size).value}, requester, kWaitMax);
     if (!status.is_ok()) return status;
   }
 
@@ -35,29 +61,50 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
   // kernel zeroes there (the rest of the last page when it shrinks, nothing but zeros when it grows) is what
   // everyone reads.
   const ByteCount border{std::min(size.value, before.size.value)};
-  bool is_done = false;
-  CallIo io([&](GranuleRange) noexcept {
-    is_done = true;
-    return file_.truncate(size);
-  });
+  SizeIo io(file_, size);
   Status status;
   if (border.value % granule_.bytes().value != 0) {
-    const Patience patience = requester.is_mount() ? Patience::unless_recalled : Patience::wait;
-    status = perform({granule_.index_of(ByteOffset{border.value}), GranuleCount{1}},
-                     {.event = Event::io_write, .requester = requester, .patience = patience, .io = &io});
+    const GranuleIndex g = granule_.index_of(ByteOffset{border.value});
+    status = requester.is_mount()
+                 ? perform_for_program(g, Event::io_write, io, kWaitMax, size.value < before.size.value)
+                 : perform({g, GranuleCount{1}}, {.event = Event::io_write, .io = &io});
   }
   // Not done where no granule has its border, and where that one is being recalled: home is the newest then,
   // and whoever recalls it has not read it yet.
-  if (status.is_ok() && !is_done) status = file_.truncate(size);
+  if (status.is_ok() && !io.is_done()) status = file_.truncate(size);
   if (!status.is_ok() || size.value >= before.size.value) return status;
   // From here on the file system has forgotten the bytes, and no fault gets beyond the new end (the size is
   // looked at on each): the copies may go (rule 10). The file is shorter even if one cannot be taken away
   // now: it is out of reach, what it has past the end is never written, and it goes before the file grows.
-  static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}, requester));
+  static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}, requester, {}));
   return {};
 }
 
-Status CoherentFile::forget_from(GranuleIndex first, AgentId requester) {
+// While the size changes for a program, the kernel holds back what it has to write to the file. A recall may
+// be waiting for that, and who recalls may have pinned other granules, or be waited for by who holds them.
+Status CoherentFile::perform_for_program(GranuleIndex g, Event event, SizeIo& io,
+                                         std::chrono::milliseconds wait_max, bool may_stay_pinned) noexcept {
+  const GranuleRange range{g, GranuleCount{1}};
+  const auto give_up = std::chrono::steady_clock::now() + wait_max;
+  for (;;) {
+    const Status status = perform(
+        range, {.event = event, .requester = AgentId::mount(), .patience = Patience::at_once, .io = &io});
+    if (io.is_done() || (!status.is_ok() && status.system_error != EAGAIN)) return status;
+    const GranuleWord seen = directory_.load(g);
+    if (seen.busy() && seen.state().owner.is_mount()) return {};
+    if (may_stay_pinned && seen.pins() != 0 && directory_.try_begin(g, false)) {
+      // What a copy keeps past the new end is out of reach, and goes before the file grows.
+      const Status done = io.on_home(range);
+      unsynced_.mark(range);
+      let_go(range, false);
+      return done;
+    }
+    if (std::chrono::steady_clock::now() >= give_up) return {Errc::resources, EBUSY, granule_.offset_of(g)};
+    std::this_thread::sleep_for(kWaitPause);
+  }
+}
+
+Status CoherentFile::forget_from(GranuleIndex first, AgentId requester, std::chrono::milliseconds wait_max) {
   std::vector<device::FrameOwner> owners;
   const std::uint64_t capacity = directory_.capacity().value;
   const GranuleRange beyond{first, GranuleCount{capacity - std::min(first.value, capacity)}};
@@ -66,7 +113,10 @@ Status CoherentFile::forget_from(GranuleIndex first, AgentId requester) {
   // For a program's own truncation, the kernel drops its pages itself.
   Status first_error = requester.is_mount() ? Status{} : recall_all(beyond, Event::discard);
   for (const device::FrameOwner& owner : owners) {
-    const Status status = perform({owner.granule, GranuleCount{1}}, {.event = Event::discard});
+    SizeIo nothing(file_, std::nullopt);
+    const Status status = requester.is_mount()
+                              ? perform_for_program(owner.granule, Event::discard, nothing, wait_max, false)
+                              : perform({owner.granule, GranuleCount{1}}, {.event = Event::discard});
     if (first_error.is_ok()) first_error = status;
   }
   return first_error;
