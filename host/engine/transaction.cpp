@@ -104,12 +104,15 @@ ByteCount CoherentFile::bytes_at_once(const Run& run, const Demand& demand) cons
 }
 
 void CoherentFile::take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept {
+  const coherence::StepList steps = plan(run.state, demand.event, demand.requester);
+  // Of many device threads that wait for neighbours, the first is served with all of them. The others' faults
+  // find nothing to do: each has its own granule restored, or every one of them would have all.
+  if (demand.is_fault && demand.requester.is_device() && steps.empty()) return;
   const std::uint64_t most =
       std::max<std::uint64_t>(1, bytes_at_once(run, demand).value / granule_.bytes().value);
   const std::uint64_t count = std::min(wanted.value, most);
   const bool unpinned =
-      demand.shuts_out_host || disturbs_pins(run.state, plan(run.state, demand.event, demand.requester),
-                                             demand.event, demand.requester);
+      demand.shuts_out_host || disturbs_pins(run.state, steps, demand.event, demand.requester);
   while (run.range.count.value < count && directory_.try_begin(run.range.end(), unpinned, &run.state))
     run.range.count.value += 1;
 }
