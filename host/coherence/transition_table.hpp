@@ -67,20 +67,28 @@ inline const StepList& plan(const GranuleState& s, Event event, AgentId requeste
   return find_row(s.kind, event, who_is(s, event, requester)).steps;
 }
 
-/// Whether taking `steps` from `s` takes a right away from any agent, or changes bytes under an agent that
-/// may be reading them through a raw pointer. Such a transaction has to wait until no lease pins the granule.
-constexpr bool disturbs_pins(const GranuleState& s, const StepList& steps, Event event,
-                             AgentId requester) noexcept {
+/// The leases that a transaction has to wait for before it begins.
+enum class PinsInTheWay : std::uint8_t { none, of_devices, of_all };
+
+/// Taking `steps` from `s` is in the way of those agents from whom it takes a right away, or under whom bytes
+/// change that they may be reading through a raw pointer. If the CPU is none of them its leases stay: they
+/// may be the requester's own.
+constexpr PinsInTheWay pins_in_the_way(const GranuleState& s, const StepList& steps, Event event,
+                                       AgentId requester) noexcept {
+  PinsInTheWay pins = event == Event::bounce_write && steps.contains(Step::io_copy) ? PinsInTheWay::of_devices
+                                                                                    : PinsInTheWay::none;
   GranuleState now = s;
   for (const Step step : steps) {
     const GranuleState next = apply(now, step, requester);
     for (unsigned i = 0; i < 16; ++i) {
       const AgentId a = AgentId::from_index(i);
-      if ((now.may_read(a) && !next.may_read(a)) || (now.may_write(a) && !next.may_write(a))) return true;
+      const bool loses = (now.may_read(a) && !next.may_read(a)) || (now.may_write(a) && !next.may_write(a));
+      if (loses && !a.is_device()) return PinsInTheWay::of_all;
+      if (loses) pins = PinsInTheWay::of_devices;
     }
     now = next;
   }
-  return event == Event::bounce_write && steps.contains(Step::io_copy);
+  return pins;
 }
 
 }  // namespace aprime::coherence

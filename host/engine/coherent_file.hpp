@@ -33,6 +33,7 @@ namespace aprime::engine {
 
 using coherence::AgentId;
 using coherence::Event;
+using coherence::PinsInTheWay;
 using coherence::Step;
 using device::GranuleMarks;
 using device::Progress;
@@ -213,6 +214,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // transaction.cpp: how a run is taken, worked through and let go.
   Progress perform_run(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;
   bool take_first(GranuleIndex g, const Demand& demand, Run& run) noexcept;
+  static PinsInTheWay in_the_way(const coherence::GranuleState& s, const Demand& demand) noexcept;
+  bool is_pinned_by_device(GranuleIndex g) const noexcept;
   ByteCount bytes_at_once(const Run& run, const Demand& demand) const noexcept;
   void take_more(Run& run, GranuleCount wanted, const Demand& demand) noexcept;
   Status execute(Run& run, const Demand& demand) noexcept;

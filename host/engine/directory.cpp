@@ -74,15 +74,6 @@ bool Directory::try_begin(GranuleIndex g, bool unpinned, const GranuleState* wan
   return true;
 }
 
-void Directory::drain_pins(GranuleIndex g) noexcept {
-  for (;;) {
-    const GranuleWord w = load(g);
-    assert(w.busy());
-    if (w.pins() == 0) return;
-    wait(g, w);
-  }
-}
-
 void Directory::publish(GranuleIndex g, const GranuleState& state) noexcept {
   auto& word = words_[g.value];
   std::uint64_t bits = word.load(std::memory_order_relaxed);

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <cassert>
 #include <cstdint>
 
 #include "aprime/units.hpp"
@@ -36,8 +37,17 @@ class Directory {
   bool begin_unless_recalled(GranuleIndex g, GranuleState* state) noexcept;
   /// Takes it only if it is free, unpinned if `unpinned`, and (if `wanted` is given) in exactly that state.
   bool try_begin(GranuleIndex g, bool unpinned, const GranuleState* wanted = nullptr) noexcept;
-  /// Waits until no lease pins the granule; no new pin can be taken meanwhile. \pre held by the caller
-  void drain_pins(GranuleIndex g) noexcept;
+  /// Waits until no lease pins the granule, or those that do are not `in_the_way()`; no new pin can be taken
+  /// meanwhile. \pre held by the caller
+  template <class InTheWay>
+  void drain_pins(GranuleIndex g, InTheWay&& in_the_way) noexcept {
+    for (;;) {
+      const GranuleWord w = load(g);
+      assert(w.busy());
+      if (w.pins() == 0 || !in_the_way()) return;
+      wait(g, w);
+    }
+  }
   /// Makes a new state visible without letting go. \pre held by the caller
   void publish(GranuleIndex g, const GranuleState& state) noexcept;
   /// Lets go, with the state as published, and with one more pin if `pin`. Wakes those who wait.

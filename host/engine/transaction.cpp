@@ -72,22 +72,35 @@ bool CoherentFile::take_first(GranuleIndex g, const Demand& demand, Run& run) no
   if (!demand.pin && !demand.is_fault && !seen.busy() &&
       plan(seen.state(), demand.event, demand.requester).empty())
     return false;
-  const auto disturbs = [&](const GranuleState& s) {
-    if (demand.event == Event::evict) return false;  // takes from the requester alone: see `evict`
-    return demand.shuts_out_host ||
-           disturbs_pins(s, plan(s, demand.event, demand.requester), demand.event, demand.requester);
-  };
   if (leaves_busy_alone(demand.patience)) {
     run.state = seen.state();
     if (!demand.pin && plan(run.state, demand.event, demand.requester).empty()) return false;
-    return directory_.try_begin(g, disturbs(run.state), &run.state);
+    return directory_.try_begin(g, in_the_way(run.state, demand) != PinsInTheWay::none, &run.state);
   }
   if (demand.patience != Patience::unless_recalled)
     run.state = directory_.begin(g);
   else if (!directory_.begin_unless_recalled(g, &run.state))
     return false;
-  if (disturbs(run.state)) directory_.drain_pins(g);
+  switch (in_the_way(run.state, demand)) {
+    case PinsInTheWay::none: break;
+    case PinsInTheWay::of_devices: directory_.drain_pins(g, [&] { return is_pinned_by_device(g); }); break;
+    case PinsInTheWay::of_all: directory_.drain_pins(g, [] { return true; }); break;
+  }
   return true;
+}
+
+PinsInTheWay CoherentFile::in_the_way(const coherence::GranuleState& s, const Demand& demand) noexcept {
+  if (demand.event == Event::evict) return PinsInTheWay::none;  // takes from the requester alone: see `evict`
+  if (demand.shuts_out_host) return PinsInTheWay::of_all;
+  return pins_in_the_way(s, plan(s, demand.event, demand.requester), demand.event, demand.requester);
+}
+
+/// A device's lease gives its frames back before the granule's word.
+bool CoherentFile::is_pinned_by_device(GranuleIndex g) const noexcept {
+  for (std::size_t d = 0; d < devices_.size(); ++d)
+    if (regions_[d]->has_frame(g) && devices_[d]->device().frames().is_pinned(regions_[d]->frame_of(g)))
+      return true;
+  return false;
 }
 
 /// The most that is done in one go: what the devices that may have to copy are best at.
@@ -111,8 +124,7 @@ void CoherentFile::take_more(Run& run, GranuleCount wanted, const Demand& demand
   const std::uint64_t most =
       std::max<std::uint64_t>(1, bytes_at_once(run, demand).value / granule_.bytes().value);
   const std::uint64_t count = std::min(wanted.value, most);
-  const bool unpinned =
-      demand.shuts_out_host || disturbs_pins(run.state, steps, demand.event, demand.requester);
+  const bool unpinned = in_the_way(run.state, demand) != PinsInTheWay::none;
   while (run.range.count.value < count && directory_.try_begin(run.range.end(), unpinned, &run.state))
     run.range.count.value += 1;
 }

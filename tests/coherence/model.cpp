@@ -196,11 +196,13 @@ void Model::add_start(const Granule& g, Event event, Party requester, bool range
   if (is_io(event) && !row->steps.contains(Step::io_home) && !row->steps.contains(Step::io_copy))
     return refuse("the row never does the I/O");
 
-  e.needs_unpinned = disturbs_pins(s, row->steps, event, agent);
-  if (defect == Defect::pins_ignored) e.needs_unpinned = false;
+  e.waits_for = pins_in_the_way(s, row->steps, event, agent);
+  if (defect == Defect::pins_ignored) e.waits_for = PinsInTheWay::none;
+  if (defect == Defect::host_pins_ignored && e.waits_for == PinsInTheWay::of_all)
+    e.waits_for = PinsInTheWay::of_devices;
   if (defect == Defect::bounce_write_ignores_pins && event == Event::bounce_write &&
       row->steps.contains(Step::io_copy))
-    e.needs_unpinned = false;
+    e.waits_for = PinsInTheWay::none;
   const auto index = static_cast<std::uint8_t>(table.index_of(row));
   if (row->steps.empty()) {
     if (!reached(g, event, requester)) return refuse("nothing to do, but the request is not fulfilled");

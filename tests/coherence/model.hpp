@@ -10,7 +10,7 @@
 #include "host/coherence/transition_table.hpp"
 
 /// A model of the coherence protocol for one granule, built on the real table, `allows`, `apply` and
-/// `disturbs_pins`.
+/// `pins_in_the_way`.
 ///
 /// It keeps apart what the engine keeps apart: the directory's word, the rights that the hardware really
 /// gives, and the bytes. Bytes have no values, only an age: the newest, or stale. That loses nothing, because
@@ -71,6 +71,7 @@ enum class Upcall : std::uint8_t { none, waiting, answered };
 enum class Defect : std::uint8_t {
   none,
   pins_ignored,                ///< a transaction takes away rights that a lease relies on
+  host_pins_ignored,           ///< the same, of the CPU's leases
   bounce_write_ignores_pins,   ///< bytes change under a reading lease
   protect_leaves_cpu_storing,  ///< mprotect forgotten
   protect_leaves_device_storing,
@@ -175,13 +176,13 @@ struct Edge {
   Granule next;
   Label label;
   Will will = Will::environment;
-  bool needs_unpinned = false;         // may start only while no lease pins the granule
-  bool changes_copy = false;           // I/O changes a device's copy in place
-  bool range = false;                  // starts a part of a transaction over several granules
-  bool needs_frame = false;            // only while the device `label.party` has a free frame
-  bool only_without_frame = false;     // the opposite
-  std::uint8_t row = Granule::kNoRow;  // of the transaction that this edge ends with success
-  std::string_view violation{};        // not empty: taking the edge breaks a promise
+  PinsInTheWay waits_for = PinsInTheWay::none;  // may start only while no such lease pins the granule
+  bool changes_copy = false;                    // I/O changes a device's copy in place
+  bool range = false;                           // starts a part of a transaction over several granules
+  bool needs_frame = false;                     // only while the device `label.party` has a free frame
+  bool only_without_frame = false;              // the opposite
+  std::uint8_t row = Granule::kNoRow;           // of the transaction that this edge ends with success
+  std::string_view violation{};                 // not empty: taking the edge breaks a promise
 };
 
 struct Model {

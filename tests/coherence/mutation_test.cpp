@@ -145,6 +145,8 @@ TEST_P(MutationOfEngine, is_found) {
 INSTANTIATE_TEST_SUITE_P(
     , MutationOfEngine,
     testing::Values(EngineDefect{Defect::pins_ignored, "pins_ignored", "a lease has lost its right"},
+                    EngineDefect{Defect::host_pins_ignored, "host_pins_ignored",
+                                 "a lease has lost its right"},
                     EngineDefect{Defect::bounce_write_ignores_pins, "bounce_write_ignores_pins",
                                  "bytes change under a lease"},
                     EngineDefect{Defect::protect_leaves_cpu_storing, "protect_leaves_cpu_storing",

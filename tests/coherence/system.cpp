@@ -91,13 +91,6 @@ bool System::pins(const State& s, std::size_t lease, unsigned g) const noexcept 
   return s.lease[lease] > 1u + granule_of(scenario_.leases[lease], g);
 }
 
-GranuleWord System::word_with_pins(const State& s, unsigned g) const {
-  GranuleWord word = locals_[s.at[g]].granule.word;
-  for (std::size_t i = 0; i < scenario_.leases.size(); ++i)
-    if (pins(s, i, g)) word = word.with_pin();
-  return word;
-}
-
 bool System::frame_free(const State& s, std::size_t device) const {
   unsigned used = 0;
   for (unsigned g = 0; g < scenario_.granules; ++g) used += locals_[s.at[g]].uses_frame[device];
@@ -143,8 +136,15 @@ bool System::wanted(const State& s, const Edge& e, unsigned g) const {
   return false;
 }
 
-bool System::possible(const State& s, unsigned g, const Edge& e, const GranuleWord& with_pins) const {
-  if (e.needs_unpinned && with_pins.pins() != 0) return false;
+bool System::is_pinned(const State& s, unsigned g, PinsInTheWay whose) const {
+  for (std::size_t i = 0; i < scenario_.leases.size(); ++i)
+    if (pins(s, i, g) && (whose == PinsInTheWay::of_all || agent_of(scenario_.leases[i].agent).is_device()))
+      return true;
+  return false;
+}
+
+bool System::possible(const State& s, unsigned g, const Edge& e) const {
+  if (e.waits_for != PinsInTheWay::none && is_pinned(s, g, e.waits_for)) return false;
   if (e.needs_frame || e.only_without_frame)
     if (frame_free(s, device_number(e.label.party)) != e.needs_frame) return false;
   if (!e.range) return true;
@@ -154,14 +154,14 @@ bool System::possible(const State& s, unsigned g, const Edge& e, const GranuleWo
 }
 
 void System::add_granule(const State& s, unsigned g, std::vector<Move>& into) {
-  const GranuleWord word = word_with_pins(s, g);
   for (Link& link : expanded(s.at[g]).links) {
     const Edge& e = link.edge;
-    if (!possible(s, g, e, word)) continue;
+    if (!possible(s, g, e)) continue;
     Move& move = into.emplace_back(Move{s, e.label, e.will, g, e.violation});
     move.next.at[g] = link.next;
     if (e.will == Will::request && wanted(s, e, g)) move.will = Will::completion;
-    if (e.changes_copy && word.pins() != 0) move.violation = "bytes change under a lease";
+    if (e.changes_copy && is_pinned(s, g, PinsInTheWay::of_all))
+      move.violation = "bytes change under a lease";
     link.used = true;
   }
 }

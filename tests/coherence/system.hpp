@@ -90,8 +90,8 @@ class System {
   void add_granule(const State&, unsigned g, std::vector<Move>& into);
   void add_leases(const State&, std::vector<Move>& into) const;
   void add_range_end(const State&, std::vector<Move>& into);
-  bool possible(const State&, unsigned g, const Edge&, const GranuleWord& with_pins) const;
-  GranuleWord word_with_pins(const State&, unsigned g) const;
+  bool possible(const State&, unsigned g, const Edge&) const;
+  bool is_pinned(const State&, unsigned g, PinsInTheWay whose) const;
   unsigned granule_of(const Lease&, unsigned nth) const noexcept;
   bool pins(const State&, std::size_t lease, unsigned g) const noexcept;
   bool wanted(const State&, const Edge&, unsigned g) const;

@@ -112,26 +112,30 @@ TEST(TransitionTable, the_newest_bytes_of_a_device_go_home_before_its_copy_goes)
   });
 }
 
-TEST(DisturbsPins, exactly_when_somebody_loses_a_right_or_the_bytes_change_in_place) {
+TEST(PinsInTheWay, of_whoever_loses_a_right_or_has_bytes_changed_in_place) {
   for_each_case([](const GranuleState& s, Event event, AgentId a) {
     const StepList& steps = plan(s, event, a);
-    bool loses = event == Event::bounce_write && s.is_device_dirty();
+    bool device_loses = event == Event::bounce_write && s.is_device_dirty();
+    bool other_loses = false;
     GranuleState now = s;
     for (const Step step : steps) {
       now = apply(now, step, a);
       for (unsigned i = 0; i < 16; ++i) {
         const AgentId b = AgentId::from_index(i);
-        loses = loses || (s.may_read(b) && !now.may_read(b)) || (s.may_write(b) && !now.may_write(b));
+        const bool loses = (s.may_read(b) && !now.may_read(b)) || (s.may_write(b) && !now.may_write(b));
+        (b.is_device() ? device_loses : other_loses) |= loses;
       }
     }
-    ASSERT_EQ(disturbs_pins(s, steps, event, a), loses);
+    ASSERT_EQ(pins_in_the_way(s, steps, event, a), other_loses    ? PinsInTheWay::of_all
+                                                   : device_loses ? PinsInTheWay::of_devices
+                                                                  : PinsInTheWay::none);
   });
 }
 
-TEST(DisturbsPins, not_when_a_second_reader_comes) {
+TEST(PinsInTheWay, none_when_a_second_reader_comes) {
   const GranuleState s = GranuleState::shared_by(AgentSet::of(AgentId::device(0)));
   for (const AgentId a : {kCpu, AgentId::device(1)})
-    EXPECT_FALSE(disturbs_pins(s, plan(s, Event::read, a), Event::read, a));
+    EXPECT_EQ(pins_in_the_way(s, plan(s, Event::read, a), Event::read, a), PinsInTheWay::none);
 }
 
 TEST(CheckerTable, is_the_real_table) {

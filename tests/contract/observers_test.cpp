@@ -7,7 +7,9 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <future>
 #include <thread>
 #include <tuple>
 
@@ -194,6 +196,26 @@ TEST_P(Observers, a_pointer_given_to_a_system_call_works_inside_a_host_lease) {
   }
   EXPECT_EQ(world.seen_by_device(m, granules(1)), constant(kGranule, 0x61));
   EXPECT_EQ(report(m, 0).place, Place::device) << "not leased";
+}
+
+TEST_P(Observers, a_host_lease_is_not_in_the_way_of_the_cpu_itself) {
+  World world(GetParam());
+  const Mapping m = world.map_new(pattern(kGranule));
+  const auto host = m.host<std::byte>();
+  for (int way = 0; way < 3; ++way) {
+    world.store_on_device(m, all_of(m), 0x11);
+    const HostLease lease = m.host_lease(range(0, 16), Right::read);
+    // The device has its copy still: it has to go.
+    std::future<void> stored = std::async(std::launch::async, [&] {
+      if (way == 0) host[500] = std::byte{0x22};
+      if (way == 1) m.write(ByteOffset{500}, constant(1, 0x22));
+      if (way == 2) m.host_lease(range(500, 1), Right::read_write).bytes()[0] = std::byte{0x22};
+    });
+    ASSERT_EQ(stored.wait_for(std::chrono::seconds(20)), std::future_status::ready) << "way " << way;
+    stored.get();
+    EXPECT_EQ(lease.bytes()[3], std::byte{0x11});
+    EXPECT_EQ(read_bytes(m), with(constant(kGranule, 0x11), 500, 1, 0x22));
+  }
 }
 
 TEST_P(Observers, a_host_lease_keeps_the_device_waiting_and_no_longer) {
