@@ -3,7 +3,6 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <csignal>
-#include <cstdio>
 #include <exception>
 #include <functional>
 #include <string>
@@ -172,7 +171,7 @@ void add_status(CLI::App& app, std::string& path, bool& json, Action& action) {
 }
 
 int fail(const std::exception& error, int status) {
-  fmt::print(stderr, "aprime: {}\n", error.what());
+  tell(fmt::format("aprime: {}\n", error.what()));
   return status;
 }
 
@@ -200,7 +199,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    fmt::print(stderr, "aprime: {}; see `aprime --help`\n", error.what());
+    tell(fmt::format("aprime: {}; see `aprime --help`\n", error.what()));
     return ExitCode::usage;
   }
   return action();

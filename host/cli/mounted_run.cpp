@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <list>
 
 #include "host/cli/exit_code.hpp"
@@ -103,8 +102,8 @@ class MountedRun {
 
   int tell_interrupt(const char* what_of_it) {
     progress_.clear();
-    fmt::print(stderr, "aprime: interrupted after {}{}\n", progress_.position(),
-               changes_files(workload_) || is_left_ ? what_of_it : "");
+    tell(fmt::format("aprime: interrupted after {}{}\n", progress_.position(),
+                     changes_files(workload_) || is_left_ ? what_of_it : ""));
     return 128 + interrupts_.last_signal();
   }
 

@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 
+#include "host/cli/report.hpp"
 #include "host/cli/size_option.hpp"
 
 namespace aprime::cli {
@@ -44,9 +44,7 @@ void TerminalProgress::heed_interrupts() {
   if (arrived >= (stoppable_ ? 1 : 2)) throw kernels::Interrupted{};
   if (arrived == 1 && !told_to_wait_) {
     clear();
-    fmt::print(
-        stderr,
-        "aprime: finishing first, because the file would be left half changed; interrupt again to stop\n");
+    tell("aprime: finishing first, because the file would be left half changed; interrupt again to stop\n");
     told_to_wait_ = true;
   }
 }
@@ -58,17 +56,16 @@ void TerminalProgress::draw(Clock::time_point now) {
   const double seconds = std::chrono::duration<double>(now - phase_began_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_.value) / seconds : 0;
   const auto filled = static_cast<std::size_t>(fraction * static_cast<double>(kBarColumns));
-  fmt::print(stderr, "\r{} [{:#<{}}{:.<{}}] {:5.1f} %  {}/s\033[K", phase_, "", filled, "",
-             kBarColumns - filled, fraction * 100, format_size(ByteCount{static_cast<std::uint64_t>(rate)}));
-  std::fflush(stderr);
+  tell(fmt::format("\r{} [{:#<{}}{:.<{}}] {:5.1f} %  {}/s\033[K", phase_, "", filled, "",
+                   kBarColumns - filled, fraction * 100,
+                   format_size(ByteCount{static_cast<std::uint64_t>(rate)})));
   drawn_at_ = now;
   on_screen_ = true;
 }
 
 void TerminalProgress::clear() {
   if (!on_screen_) return;
-  fmt::print(stderr, "\r\033[K");
-  std::fflush(stderr);
+  tell("\r\033[K");
   on_screen_ = false;
 }
 

@@ -129,4 +129,9 @@ void print(const std::string& text) {
   }
 }
 
+void tell(std::string_view text) noexcept {
+  static_cast<void>(std::fwrite(text.data(), 1, text.size(), stderr));
+  static_cast<void>(std::fflush(stderr));
+}
+
 }  // namespace aprime::cli

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "aprime/runtime.hpp"
 #include "aprime/stats.hpp"
@@ -47,6 +48,10 @@ int conclude(RunReport& report, kernels::Check* check, bool json);
 
 /// Writes to stdout. \throws std::runtime_error if that fails
 void print(const std::string& text);
+
+/// Writes to stderr, all of it at once. A failure is ignored: who does not read what is said must not end the
+/// work that it is about.
+void tell(std::string_view text) noexcept;
 
 /// A text of any bytes as a JSON string can hold it: what is no UTF-8 becomes U+FFFD.
 std::string printable(const std::string& text);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 
 #include "aprime/error.hpp"
@@ -34,16 +33,15 @@ void save_the_rest(Runtime& runtime, const std::exception& error) {
   try {
     runtime.close();
   } catch (const Error& lost) {
-    fmt::print(stderr, "aprime: {}; bytes that the device had changed are not in the file ({} of them)\n",
-               error.what(), format_size(ByteCount{runtime.stats().dirty_bytes}));
-    std::fflush(stderr);
+    tell(fmt::format("aprime: {}; bytes that the device had changed are not in the file ({} of them)\n",
+                     error.what(), format_size(ByteCount{runtime.stats().dirty_bytes})));
     std::_Exit(ExitCode::failed);
   }
 }
 
 int report_interrupt(const InterruptWatch& interrupts, const TerminalProgress& progress, bool changed) {
-  fmt::print(stderr, "aprime: interrupted after {}{}\n", progress.position(),
-             changed ? "; what was done is in the file and on disk" : "");
+  tell(fmt::format("aprime: interrupted after {}{}\n", progress.position(),
+                   changed ? "; what was done is in the file and on disk" : ""));
   return 128 + interrupts.last_signal();
 }
 

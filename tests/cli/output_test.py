@@ -88,6 +88,22 @@ class Output(CliTest):
         self.assertEqual(process.returncode, 1)
         self.assertRegex(process.stderr, rb"\Aaprime: standard output[^\n]+\n\Z")
 
+    def test_a_failing_standard_error_ends_nothing(self):
+        with open("/dev/full", "wb") as full:
+            status = subprocess.run([APRIME, "run", "nothing", "x"], stderr=full, timeout=60).returncode
+        self.assertEqual(status, 2)
+        # A terminal that goes away while the bar is drawn.
+        path = self.file(b"a" * (48 << 20))
+        master, slave = pty.openpty()
+        process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K", stderr=slave)
+        self.addCleanup(process.kill)
+        os.close(slave)
+        wait_for_first_byte(path, b"A", process)
+        os.close(master)
+        process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(self.content(path).strip(b"A"), b"")
+
     def test_sizes_may_have_binary_units(self):
         path = self.file(b"x")
         for size in ("1048576", "1024K", "1M", "1MiB", "1024kib", "1G"):
