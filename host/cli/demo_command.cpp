@@ -59,20 +59,31 @@ class Demo {
     arguments_.files = {path};
   }
 
-  bool run() {
-    const DeviceInfo device = runtime_.devices().front();
-    print(fmt::format("{}: {}, mapped for the CPU and for the device '{}' ({} of memory) at once.\n", path_,
-                      format_size(file_.size_bytes()), device.name, format_size(device.memory)));
-    kernel_reads();
-    kernel_stores();
-    others_look();
-    cpu_looks();
-    sync_and_look();
-    print(agrees_ ? "Everybody saw the same bytes.\n" : "SOMETHING DISAGREED: see above.\n");
-    return agrees_;
+  /// Returns the exit status.
+  int run() {
+    try {
+      show();
+    } catch (const kernels::Interrupted&) {
+      progress_.clear();
+      file_.sync();
+      return progress_.tell_interrupted(kDoneIsOnDisk);
+    }
+    return agrees_ ? ExitCode::done : ExitCode::failed;
   }
 
  private:
+  void show() {
+    const DeviceInfo device = runtime_.devices().front();
+    print(fmt::format("{}: {}, mapped for the CPU and for the device '{}' ({} of memory) at once.\n", path_,
+                      format_size(file_.size_bytes()), device.name, format_size(device.memory)));
+    for (const auto look : {&Demo::kernel_reads, &Demo::kernel_stores, &Demo::others_look, &Demo::cpu_looks,
+                            &Demo::sync_and_look}) {
+      progress_.heed_interrupts();
+      (this->*look)();
+    }
+    print(agrees_ ? "Everybody saw the same bytes.\n" : "SOMETHING DISAGREED: see above.\n");
+  }
+
   void kernel_reads() {
     const auto check = kernels::histogram.make_check(arguments_);
     const auto result = kernels::histogram.run(session_, arguments_, files());
@@ -151,8 +162,6 @@ class Demo {
 
 }  // namespace
 
-int demo_command(const std::string& path, const DeviceChoice& choice) {
-  return Demo(path, choice).run() ? ExitCode::done : ExitCode::failed;
-}
+int demo_command(const std::string& path, const DeviceChoice& choice) { return Demo(path, choice).run(); }
 
 }  // namespace aprime::cli

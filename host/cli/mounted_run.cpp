@@ -101,10 +101,7 @@ class MountedRun {
   }
 
   int tell_interrupt(const char* what_of_it) {
-    progress_.clear();
-    tell(fmt::format("aprime: interrupted after {}{}\n", progress_.position(),
-                     changes_files(workload_) || is_left_ ? what_of_it : ""));
-    return 128 + interrupts_.last_signal();
+    return progress_.tell_interrupted(changes_files(workload_) || is_left_ ? what_of_it : "");
   }
 
   int conclude_with(const MountMessage& answer) {

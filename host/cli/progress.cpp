@@ -69,8 +69,11 @@ void TerminalProgress::clear() {
   on_screen_ = false;
 }
 
-std::string TerminalProgress::position() const {
-  return fmt::format("{} of {} ({})", format_size(done_), format_size(total_), phase_);
+int TerminalProgress::tell_interrupted(std::string_view what_of_it) {
+  clear();
+  tell(fmt::format("aprime: interrupted after {} of {} ({}){}\n", format_size(done_), format_size(total_),
+                   phase_, what_of_it));
+  return 128 + interrupts_.last_signal();
 }
 
 }  // namespace aprime::cli

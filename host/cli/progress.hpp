@@ -2,12 +2,16 @@
 
 #include <chrono>
 #include <string>
+#include <string_view>
 
 #include "aprime/units.hpp"
 #include "host/cli/interrupt.hpp"
 #include "kernels/session.hpp"
 
 namespace aprime::cli {
+
+/// What an interrupted command says that has synced what it changed.
+inline constexpr const char* kDoneIsOnDisk = "; what was done is in the file and on disk";
 
 /// Shows on stderr how far a workload is, if stderr is a terminal and the work takes longer than half a
 /// second, and stops it when an interrupt has arrived. One thread.
@@ -27,8 +31,8 @@ class TerminalProgress final : public kernels::Progress {
   /// Takes the bar off the screen.
   void clear();
 
-  /// How far the workload came, for messages: "12 MiB of 1 GiB (counting)".
-  std::string position() const;
+  /// Says how far the workload came, and `what_of_it`. Returns the exit status.
+  int tell_interrupted(std::string_view what_of_it);
 
  private:
   using Clock = std::chrono::steady_clock;

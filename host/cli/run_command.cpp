@@ -39,12 +39,6 @@ void save_the_rest(Runtime& runtime, const std::exception& error) {
   }
 }
 
-int report_interrupt(const InterruptWatch& interrupts, const TerminalProgress& progress, bool changed) {
-  tell(fmt::format("aprime: interrupted after {}{}\n", progress.position(),
-                   changed ? "; what was done is in the file and on disk" : ""));
-  return 128 + interrupts.last_signal();
-}
-
 int run_here(const kernels::Workload& workload, const RunOptions& options) {
   const InterruptWatch interrupts;
   Runtime runtime(options.device.runtime_options());
@@ -63,7 +57,7 @@ int run_here(const kernels::Workload& workload, const RunOptions& options) {
         compute(workload, options.arguments, options.concurrent_host, session, files, report);
     sync_changed(workload, files);
     progress.clear();
-    if (!is_complete) return report_interrupt(interrupts, progress, changes_files(workload));
+    if (!is_complete) return progress.tell_interrupted(changes_files(workload) ? kDoneIsOnDisk : "");
   } catch (const std::exception& error) {
     progress.clear();
     save_the_rest(runtime, error);

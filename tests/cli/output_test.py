@@ -127,17 +127,20 @@ class Output(CliTest):
         self.assertEqual(process.returncode, 130)
 
     def test_an_interrupt_loses_nothing(self):
-        path = self.file(b"a" * (48 << 20))
-        process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K")
-        self.addCleanup(process.kill)
-        wait_for_first_byte(path, b"A", process)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 130, err)
-        self.assertRegex(err, rb"\Aaprime: interrupted after [^\n]+\n\Z")
-        content = self.content(path)
-        upper = content.count(b"A")
-        self.assertEqual(content, b"A" * upper + b"a" * (len(content) - upper))
+        for command in (["run", "uppercase"], ["demo"]):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with self.subTest(command=command, signal=number):
+                    path = self.file(b"a" * (48 << 20))
+                    process = start(*command, path, "--granule", "4K", "--device-memory", "64K")
+                    self.addCleanup(process.kill)
+                    wait_for_first_byte(path, b"A", process)
+                    process.send_signal(number)
+                    _, err = process.communicate(timeout=60)
+                    self.assertEqual(process.returncode, 128 + number, err)
+                    self.assertRegex(err, rb"\Aaprime: interrupted after [^\n]+\n\Z")
+                    content = self.content(path)
+                    upper = content.count(b"A")
+                    self.assertEqual(content, b"A" * upper + b"a" * (len(content) - upper))
 
 
 if __name__ == "__main__":
