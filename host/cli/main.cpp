@@ -28,7 +28,9 @@ using Action = std::function<int()>;
 constexpr const char* kExitHelp =
     "Exit status: 0 done; 1 failed, with one line on stderr; 2 wrong usage; 3 --verify or --concurrent-host "
     "found a\n"
-    "disagreement; 130 interrupted between two launches (what was done is in the file and on disk).";
+    "disagreement; 128 and the signal's number, as 130, interrupted between two launches (what was done is "
+    "in\n"
+    "the file and on disk).";
 
 constexpr const char* kRunHelp =
     "Files may be larger than the device memory. Workloads that change their file end with a sync.\n"

@@ -88,15 +88,15 @@ class CliTest(unittest.TestCase):
         return text
 
 
-def start(*arguments, stderr=subprocess.PIPE):
-    return subprocess.Popen([APRIME, *arguments], stdout=subprocess.PIPE, stderr=stderr)
+def start(*arguments, stderr=subprocess.PIPE, prefix=()):
+    return subprocess.Popen([*prefix, APRIME, *arguments], stdout=subprocess.PIPE, stderr=stderr)
 
 
-def wait_for_first_byte(path, byte, process):
+def wait_for_first_byte(path, byte, process, at=0):
     """Until the device's first granules came home, so that the run is in its middle."""
     deadline = time.monotonic() + 60
     with open(path, "rb", buffering=0) as f:
-        while os.pread(f.fileno(), 1, 0) != byte:
+        while os.pread(f.fileno(), 1, at) != byte:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"no store arrived: status {process.poll()}")
 

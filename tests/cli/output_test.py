@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the command prints, and its exit status."""
 
+import array
 import json
 import os
 import pty
@@ -128,7 +129,7 @@ class Output(CliTest):
 
     def test_an_interrupt_loses_nothing(self):
         for command in (["run", "uppercase"], ["demo"]):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 with self.subTest(command=command, signal=number):
                     path = self.file(b"a" * (48 << 20))
                     process = start(*command, path, "--granule", "4K", "--device-memory", "64K")
@@ -141,6 +142,33 @@ class Output(CliTest):
                     content = self.content(path)
                     upper = content.count(b"A")
                     self.assertEqual(content, b"A" * upper + b"a" * (len(content) - upper))
+
+    def test_a_signal_that_is_ignored_from_the_start_stays_ignored(self):
+        path = self.file(b"a" * (48 << 20))
+        process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K",
+                        prefix=["sh", "-c", 'trap "" INT TERM HUP; exec "$@"', "sh"])
+        self.addCleanup(process.kill)
+        wait_for_first_byte(path, b"A", process)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+        self.assertEqual((process.returncode, err), (0, b""))
+        self.assertEqual(self.content(path).strip(b"A"), b"")
+
+    def test_a_terminal_that_goes_away_leaves_no_file_half_changed(self):
+        # Its end is told twice, and what is said about that has no reader any more.
+        path = self.file(array.array("I", [1]).tobytes() * (12 << 20))
+        process = start("run", "scan", path, "--granule", "4K", "--device-memory", "64K")
+        self.addCleanup(process.kill)
+        wait_for_first_byte(path, b"\2", process, 4)
+        process.stderr.close()
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGHUP)
+        with process.stdout:
+            process.stdout.read()
+        self.assertEqual(process.wait(timeout=120), 0)
+        self.assertEqual(self.content(path)[-4:], (12 << 20).to_bytes(4, "little"))
 
 
 if __name__ == "__main__":
