@@ -26,11 +26,19 @@ class Pass {
   void run() {
     while (row_ < matrix_.rows()) {
       const std::uint64_t rows_end = std::min(row_ + rows_max_, matrix_.rows());
-      const std::uint64_t end = std::min(matrix_.offset(rows_end), entry_ + entries_max_);
+      const std::uint64_t all = matrix_.offset(rows_end);
+      const std::uint64_t end = std::min(all, entry_ + entries_max_);
+      if (end == entry_) {
+        // Rows without non-zeros only; they are 0 already.
+        row_ = rows_end;
+        session_.progress().advance(ByteCount{0});
+        continue;
+      }
       const std::uint64_t row_end = row_that_reaches(end, rows_end);
-      if (end > entry_) launch(row_end, end);
-      // A row with more non-zeros than there was room for goes on in the next launch.
-      row_ = matrix_.offset(row_end) <= end ? row_end : row_end - 1;
+      launch(row_end, end);
+      // A row with more non-zeros than there was room for goes on in the next launch. Behind the last of all
+      // there are only rows without any.
+      row_ = end == all ? rows_end : matrix_.offset(row_end) <= end ? row_end : row_end - 1;
       entry_ = end;
     }
   }

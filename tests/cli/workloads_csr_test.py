@@ -49,6 +49,32 @@ class CsrWorkloads(CliTest):
         entries += [self.entry(0, 0), self.entry(4566, 5999), self.entry(4568, 0), self.entry(8999, 17)]
         self.check_product(rows, columns, entries)
 
+    def test_rows_without_entries_cost_nothing(self):
+        rows = 5000 if SMALL else 1000000
+        ends = [0, rows // 2, rows - 1]
+        x = self.vector(3)
+        x_path = self.file(x.tobytes(), "x")
+        for used in ([], ends[:1], ends[1:2], ends[2:], ends[:2], ends[1:], ends):
+            entries = [(row, column, 2.0) for row in used for column in range(3)]
+            expected = array.array("f", bytes(4 * rows))
+            for row in used:
+                expected[row] = 2 * sum(x)
+            matrix = self.csr(rows, 3, entries)
+            for device in DEVICES:
+                with self.subTest(used=used, device=device):
+                    y = self.file(b"\xff" * 4 * rows, "y")
+                    report = self.run_json("spmv", matrix, x_path, y, "--device", device)
+                    self.assertEqual(self.content(y), expected.tobytes())
+                    self.assertLess(report["seconds"], 10)
+
+    def test_rows_without_entries_beside_rows_that_fill_a_lease(self):
+        # 2048 non-zeros are what one of the small leases holds.
+        for size in (2047, 2048, 2049, 4096):
+            for row in (0, 1500, 2999):
+                self.check_product(3000, size, [self.entry(row, column) for column in range(size)])
+            self.check_product(9000, size, [self.entry(row, column) for row in (1022, 1023, 1024, 7000)
+                                            for column in range(size)])
+
     def test_spmv_of_long_rows(self):
         columns = 500
         self.check_product(60, columns, [self.entry(row, column) for row in range(60)
