@@ -6,6 +6,8 @@
 
 #include <chrono>
 #include <list>
+#include <memory>
+#include <optional>
 
 #include "host/cli/exit_code.hpp"
 #include "host/cli/interrupt.hpp"
@@ -40,85 +42,84 @@ class InUse {
 class MountedRun {
  public:
   MountedRun(const kernels::Workload& workload, const RunOptions& options, std::span<const MountedPath> files)
-      : workload_(workload),
-        options_(options),
-        connection_(options.arguments.files.front()),
-        progress_(interrupts_, workload.stoppable) {
+      : workload_(workload), options_(options), connection_(options.arguments.files.front()) {
     for (const std::string& path : options.arguments.files) in_use_.emplace_back(path);
     connection_.send(request_of(workload, options, files));
   }
 
+  /// Returns the exit status.
   int follow() {
-    for (;;) {
-      std::optional<MountMessage> answer = connection_.receive(kTick);
-      if (!answer) answer = MountMessage{kNothing};
-      if (answer->type == kDone) return conclude_with(*answer);
-      if (answer->type == kInterrupted) return tell_interrupt("; what was done is in the file");
-      if (is_left_) return tell_interrupt("; the run itself has not ended yet");
-      take(*answer);
+    while (receive().type != kReady) {
     }
+    // As in a process of its own: signals are heeded from the moment at which files may change, and for as
+    // long.
+    std::unique_ptr<kernels::Check> check;
+    if (options_.verify) check = workload_.make_check(options_.arguments);
+    RunReport report;
+    if (const auto interrupted = watch(report)) return *interrupted;
+    return conclude(report, check.get(), options_.device.json);
   }
 
  private:
   static constexpr const char* kNothing = "";
 
-  void take(const MountMessage& answer) {
-    if (answer.type == kReady) {
-      if (options_.verify) check_ = workload_.make_check(options_.arguments);
-      connection_.send({kGo});
-    } else if (answer.type == kDisagreement) {
-      progress_.clear();
-      throw Disagreement(text_of(answer));
-    }
-    try {
-      if (answer.type == kProgress) {
-        show(progress_of(answer));
-      } else {
-        progress_.heed_interrupts();
+  MountMessage receive() { return connection_.receive(kTick).value_or(MountMessage{kNothing}); }
+
+  /// Follows the run itself. Returns the exit status if it was interrupted, nothing if it is complete.
+  std::optional<int> watch(RunReport& report) {
+    const InterruptWatch interrupts;
+    TerminalProgress progress(interrupts, workload_.stoppable);
+    connection_.send({kGo});
+    for (;;) {
+      const MountMessage answer = receive();
+      if (answer.type == kDone) {
+        report = report_of(answer);
+        report.workload = workload_.name;
+        report.file = reported_file(workload_, options_.arguments);
+        return std::nullopt;
       }
-    } catch (const kernels::Interrupted&) {
-      interrupt();
+      if (answer.type == kInterrupted) return tell_interrupt(progress, "; what was done is in the file");
+      if (is_left_) return tell_interrupt(progress, "; the run itself has not ended yet");
+      if (answer.type == kDisagreement) throw Disagreement(text_of(answer));
+      try {
+        if (answer.type == kProgress) {
+          show(progress, progress_of(answer));
+        } else {
+          progress.heed_interrupts();
+        }
+      } catch (const kernels::Interrupted&) {
+        interrupt(interrupts.count());
+      }
     }
   }
 
-  void show(const RunProgress& now) {
+  void show(TerminalProgress& progress, const RunProgress& now) {
     if (now.phase != phase_ || now.total != total_ || now.done.value < done_.value) {
-      progress_.begin(phase_ = now.phase, total_ = now.total);
+      progress.begin(phase_ = now.phase, total_ = now.total);
       done_ = {};
     }
     const ByteCount more{now.done.value - done_.value};
     done_ = now.done;
-    progress_.advance(more);
+    progress.advance(more);
   }
 
-  void interrupt() {
+  void interrupt(int count) {
     if (interrupts_told_ == 0) {
       connection_.send({kInterrupt});
-      interrupts_told_ = interrupts_.count();
+      interrupts_told_ = count;
     }
     // Once more: then it is not waited for.
-    is_left_ = interrupts_.count() > interrupts_told_;
+    is_left_ = count > interrupts_told_;
   }
 
-  int tell_interrupt(const char* what_of_it) {
-    return progress_.tell_interrupted(changes_files(workload_) || is_left_ ? what_of_it : "");
-  }
-
-  int conclude_with(const MountMessage& answer) {
-    progress_.clear();
-    RunReport report = report_of(answer);
-    report.workload = workload_.name;
-    report.file = reported_file(workload_, options_.arguments);
-    return conclude(report, check_.get(), options_.device.json);
+  int tell_interrupt(TerminalProgress& progress, const char* what_of_it) const {
+    return progress.tell_interrupted(changes_files(workload_) || is_left_ ? what_of_it : "");
   }
 
   const kernels::Workload& workload_;
   const RunOptions& options_;
-  const InterruptWatch interrupts_;
   MountConnection connection_;
   std::list<InUse> in_use_;
-  TerminalProgress progress_;
-  std::unique_ptr<kernels::Check> check_;
   std::string phase_;
   ByteCount total_;
   ByteCount done_;

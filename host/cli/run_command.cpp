@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 
 #include "aprime/error.hpp"
 #include "aprime/mount_call.hpp"
@@ -39,16 +40,10 @@ void save_the_rest(Runtime& runtime, const std::exception& error) {
   }
 }
 
-int run_here(const kernels::Workload& workload, const RunOptions& options) {
+/// Returns the exit status if it was interrupted, nothing if it is complete.
+std::optional<int> compute_and_sync(const kernels::Workload& workload, const RunOptions& options,
+                                    Runtime& runtime, std::span<const Mapping> files, RunReport& report) {
   const InterruptWatch interrupts;
-  Runtime runtime(options.device.runtime_options());
-  const std::vector<Mapping> files =
-      prepare_files(workload, options.arguments, options.concurrent_host,
-                    [&](const std::string& path, Access access) { return runtime.map(path, access); });
-  std::unique_ptr<kernels::Check> check;
-  if (options.verify) check = workload.make_check(options.arguments);
-
-  RunReport report;
   TerminalProgress progress(interrupts, workload.stoppable);
   kernels::Session session(runtime, options.device.granule, options.device.memory, progress);
   const Clock::time_point began = Clock::now();
@@ -65,6 +60,21 @@ int run_here(const kernels::Workload& workload, const RunOptions& options) {
   }
   report.seconds = std::chrono::duration<double>(Clock::now() - began).count();
   report.stats = runtime.stats();
+  return std::nullopt;
+}
+
+int run_here(const kernels::Workload& workload, const RunOptions& options) {
+  Runtime runtime(options.device.runtime_options());
+  const std::vector<Mapping> files =
+      prepare_files(workload, options.arguments, options.concurrent_host,
+                    [&](const std::string& path, Access access) { return runtime.map(path, access); });
+  // The check may take its time, and asks nobody whether to stop. Before the run nothing has changed, after
+  // it all is on disk: a signal that ends the process there does no harm.
+  std::unique_ptr<kernels::Check> check;
+  if (options.verify) check = workload.make_check(options.arguments);
+  RunReport report;
+  if (const auto interrupted = compute_and_sync(workload, options, runtime, files, report))
+    return *interrupted;
   return conclude(report, check.get(), options.device.json);
 }
 

@@ -361,6 +361,15 @@ class Ends(MountedRuns):
         self.run_json("histogram", self.put(b"text"))
         self.assertLess(self.status()["bytes_filled"] - filled, 1 << 20)
 
+    def test_the_check_of_verify_can_be_interrupted(self):
+        self.start_mount()
+        run = self.start_run("grep", "x", self.sparse_on_mount(LARGE), "--verify")
+        time.sleep(1)
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=60)
+        self.assertEqual(run.returncode, -signal.SIGINT)
+        self.run_json("histogram", self.put(b"text"))
+
     def test_run_whose_caller_is_killed_ends(self):
         self.start_mount()
         run = self.start_run("grep", "x", self.sparse_on_mount(LARGE))

@@ -143,6 +143,16 @@ class Output(CliTest):
                     upper = content.count(b"A")
                     self.assertEqual(content, b"A" * upper + b"a" * (len(content) - upper))
 
+    def test_the_check_of_verify_can_be_interrupted(self):
+        # Before the run, while nothing has changed: the signal ends the process.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = start("run", "grep", "x", self.sparse(1 << 40), "--verify")
+            self.addCleanup(process.kill)
+            time.sleep(1)
+            process.send_signal(number)
+            process.communicate(timeout=30)
+            self.assertEqual(process.returncode, -number)
+
     def test_a_signal_that_is_ignored_from_the_start_stays_ignored(self):
         path = self.file(b"a" * (48 << 20))
         process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K",
