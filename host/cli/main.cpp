@@ -36,8 +36,11 @@ constexpr const char* kRunHelp =
     "Files may be larger than the device memory. Workloads that change their file end with a sync.\n"
     "On files of an `aprime mount` it is that process which runs, with its device; it does not sync.\n"
     "The JSON key 'file' is the file that is changed or, if none is, the first; 'verified' is null without "
-    "--verify;\n"
-    "the counters include the few granules that carry arguments and results.\n";
+    "--verify,\n"
+    "'disagreement' unless that found one, 'host_traffic' without --concurrent-host; numbers that JSON has "
+    "not are the\n"
+    "texts \"inf\", \"-inf\" and \"nan\"; the counters include the few granules that carry arguments and "
+    "results.\n";
 
 /// Not CLI11's own conversion, which makes a huge number of "-1".
 void add_count(CLI::App& command, const kernels::Argument& argument, std::uint64_t& value) {

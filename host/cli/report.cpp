@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <numeric>
@@ -20,6 +21,15 @@ std::string grouped(std::uint64_t number) {
   for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, 1, ',');
   return digits;
 }
+
+/// JSON has no numbers for what is not finite.
+nlohmann::ordered_json json_of(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  return value;
+}
+nlohmann::ordered_json json_of(std::uint64_t value) { return value; }
+nlohmann::ordered_json json_of(const std::vector<std::uint64_t>& values) { return values; }
 
 std::string describe(std::uint64_t value) { return grouped(value); }
 std::string describe(double value) { return fmt::format("{}", value); }
@@ -68,18 +78,25 @@ std::string describe_moves(const Stats& stats) {
 std::string to_json(const RunReport& report) {
   nlohmann::ordered_json result = nlohmann::ordered_json::object();
   for (const auto& [name, value] : report.result) {
-    std::visit([&, &key = name](const auto& v) { result[key] = v; }, value);
+    std::visit([&, &key = name](const auto& v) { result[key] = json_of(v); }, value);
   }
   const Stats& stats = report.stats;
   nlohmann::ordered_json json;
   json["workload"] = report.workload;
   json["device"] = report.device.name;
+  json["device_memory"] = report.device.memory.value;
+  json["chosen_because"] = report.device.chosen_because;
   json["file"] = report.file;
   json["bytes"] = report.bytes.value;
   json["seconds"] = report.seconds;
   json["verified"] = nullptr;
   if (report.verified) json["verified"] = *report.verified;
+  json["disagreement"] = nullptr;
+  if (report.verified == false) json["disagreement"] = report.disagreement;
   json["result"] = std::move(result);
+  json["host_traffic"] = nullptr;
+  if (report.host_traffic)
+    json["host_traffic"] = {{"reads", report.host_traffic->first}, {"writes", report.host_traffic->second}};
   json["faults"] = faults_json(stats.faults);
   json["bytes_filled"] = stats.bytes_filled;
   json["bytes_copied_back"] = stats.bytes_copied_back;

@@ -46,7 +46,10 @@ std::string to_json(const MountStatus& status) {
   json["version"] = status.version;
   json["devices"] = nlohmann::ordered_json::array();
   for (const DeviceInfo& d : status.devices) {
-    json["devices"].push_back({{"name", d.name}, {"description", d.description}, {"memory", d.memory.value}});
+    json["devices"].push_back({{"name", d.name},
+                               {"description", d.description},
+                               {"memory", d.memory.value},
+                               {"chosen_because", d.chosen_because}});
   }
   json["files"] = nlohmann::ordered_json::array();
   for (const FileStatus& file : status.files) json["files"].push_back(json_of(file));

@@ -28,8 +28,9 @@ EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", mem
                     for device in DEVICES for granule, memory in (("4K", "256K"), ("64K", "1M"))])]
 # Of such a file, in bytes.
 SIZE = 384 << 10 if SMALL else 3 << 20
-JSON_KEYS = ["workload", "device", "file", "bytes", "seconds", "verified", "result", "faults", "bytes_filled",
-             "bytes_copied_back", "bytes_bounced", "evictions"]
+JSON_KEYS = ["workload", "device", "device_memory", "chosen_because", "file", "bytes", "seconds", "verified",
+             "disagreement", "result", "host_traffic", "faults", "bytes_filled", "bytes_copied_back",
+             "bytes_bounced", "evictions"]
 
 
 class CliTest(unittest.TestCase):

@@ -28,6 +28,8 @@ class Status(MountedTest):
         self.assertEqual((process.returncode, process.stderr), (0, b""))
         status = json.loads(process.stdout)
         self.assertEqual(list(status), STATUS_KEYS)
+        self.assertEqual([list(device) for device in status["devices"]],
+                         [["name", "description", "memory", "chosen_because"]])
         return status
 
     def device(self):

@@ -62,6 +62,22 @@ class Output(CliTest):
         report = json.loads(self.aprime("run", "histogram", self.file(b"x"), "--json").stdout)
         self.assertIsNone(report["verified"])
 
+    def test_json_says_what_the_text_says(self):
+        path = self.file(array.array("f", [1, 2]).tobytes())
+        report = self.run_json("reduce", path, "--device", "emulated", "--device-memory", "2M")
+        self.assertEqual((report["device_memory"], report["chosen_because"]), (2 << 20, "it was asked for"))
+        self.assertIsNone(report["disagreement"])
+        self.assertIsNone(report["host_traffic"])
+        report = self.run_json("reduce", path, "--concurrent-host")
+        self.assertGreater(report["host_traffic"]["reads"], 0)
+        self.assertGreater(report["host_traffic"]["writes"], 0)
+
+    def test_json_of_numbers_that_it_does_not_have(self):
+        for values, text in (([float("inf")], "inf"), ([-float("inf")], "-inf"), ([float("nan")], "nan")):
+            path = self.file(array.array("f", values).tobytes())
+            report = json.loads(self.aprime("run", "reduce", path, "--json").stdout)
+            self.assertEqual(report["result"], {"sum": text})
+
     def test_text_for_people(self):
         text = self.aprime("run", "grep", "a", self.file(b"banana"), "--verify").stdout.decode()
         self.assertRegex(text, r"matches +3\n")
@@ -79,7 +95,9 @@ class Output(CliTest):
             f.write(b"?")
         out, err = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 3, err)
-        self.assertIs(json.loads(out)["verified"], False)
+        report = json.loads(out)
+        self.assertIs(report["verified"], False)
+        self.assertIn(report["disagreement"], err.decode())
         self.assertRegex(err.decode(), r"\Aaprime: [^\n]*%s[^\n]+\n\Z" % path)
 
     def test_a_full_standard_output_is_an_error(self):
