@@ -1,10 +1,15 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
+#include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "aprime/error.hpp"
@@ -57,6 +62,26 @@ void add_count(CLI::App& command, const kernels::Argument& argument, std::uint64
       ->type_name("COUNT");
 }
 
+/// Nor of this one, which makes a large number infinite and a small one zero.
+void add_number(CLI::App& command, const kernels::Argument& argument, float& value) {
+  const auto parse = [&argument, &value](const std::string& given) {
+    const bool begins_well = !given.empty() && std::isspace(static_cast<unsigned char>(given.front())) == 0;
+    char* rest = nullptr;
+    errno = 0;
+    value = std::strtof(given.c_str(), &rest);
+    if (!begins_well || rest != given.c_str() + given.size())
+      throw CLI::ValidationError(argument.name, fmt::format("'{}' is not a number", given));
+    if (errno == ERANGE && (value == 0 || std::isinf(value)))
+      throw CLI::ValidationError(
+          argument.name,
+          fmt::format("'{}' is out of the range of float32 numbers, which is {:.9g} to {:.9g}", given,
+                      std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::max()));
+  };
+  command.add_option_function<std::string>(argument.name, parse, argument.help)
+      ->required(argument.is_required)
+      ->type_name("NUMBER");
+}
+
 void add_workload_arguments(CLI::App& command, const kernels::Workload& workload,
                             kernels::Arguments& arguments) {
   // Options keep pointers to their targets, so the list of files must not grow later.
@@ -72,7 +97,7 @@ void add_workload_arguments(CLI::App& command, const kernels::Workload& workload
     } else if (const auto* text = std::get_if<std::string kernels::Arguments::*>(&argument.value)) {
       command.add_option(argument.name, arguments.*(*text), argument.help)->required(argument.is_required);
     } else if (const auto* number = std::get_if<float kernels::Arguments::*>(&argument.value)) {
-      command.add_option(argument.name, arguments.*(*number), argument.help)->required(argument.is_required);
+      add_number(command, argument, arguments.*(*number));
     } else if (const auto* count = std::get_if<std::uint64_t kernels::Arguments::*>(&argument.value)) {
       add_count(command, argument, arguments.*(*count));
     }

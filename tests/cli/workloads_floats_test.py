@@ -55,6 +55,15 @@ class NumberWorkloads(CliTest):
         self.run_json("saxpy", y, x, "--a", repr(near_one))
         self.assertEqual(array.array("f", self.content(y))[0], 2.0**-46)
 
+    def test_saxpy_with_a_factor_that_is_not_finite_or_very_small(self):
+        x = self.file(array.array("f", [1, -2]).tobytes(), "x")
+        small = array.array("f", [1e-40])[0]
+        for factor, right in (("inf", [math.inf, -math.inf]), ("-Infinity", [-math.inf, math.inf]),
+                              ("1e-40", [small, -2 * small]), ("+1", [1, -2])):
+            y = self.file(bytes(8), "y")
+            self.run_json("saxpy", y, x, "--a", factor)
+            self.assertEqual(list(array.array("f", self.content(y))), right)
+
     def test_scan_wraps_around(self):
         values = self.words(SIZE // 4 + 3)
         expected = array.array("I", itertools.accumulate(values, lambda a, b: (a + b) % 2**32))
