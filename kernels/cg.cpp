@@ -102,12 +102,16 @@ class ConjugateGradients {
     session_.progress().begin("first residual", product_bytes(session_, matrix_));
     const double b_squared = dot(session_, b_, b_);
     const double goal = double{arguments_.tolerance} * arguments_.tolerance * b_squared;
+    require_finite(b_squared, b_, "right sides");
     if (b_squared == 0) {
       fill(session_, x_, 0);
       return {{"iterations", iterations_}, {"residual", 0.0}};
     }
     for (;;) {
       compute_residual();
+      // If not for the first guess, then for the matrix.
+      if (iterations_ == 0 && !std::isfinite(squared_))
+        require_finite(dot(session_, x_, x_), x_, "first guesses");
       const double residual = std::sqrt(squared_ / b_squared);
       if (squared_ <= goal) return {{"iterations", iterations_}, {"residual", residual}};
       if (iterations_ == arguments_.iterations) fail_after_all(residual);
@@ -120,6 +124,13 @@ class ConjugateGradients {
   }
 
  private:
+  /// Squares of floats do not overflow in double.
+  static void require_finite(double squared, const Mapping& vector, const std::string& values) {
+    if (std::isfinite(squared)) return;
+    throw InputError(vector.path() + ": has " + values +
+                     " that are infinite or no numbers; all must be finite");
+  }
+
   /// r = b - A x
   void compute_residual() {
     multiply(session_, matrix_, x_, product_.mapping());

@@ -144,6 +144,18 @@ class CsrWorkloads(CliTest):
         b, x = self.file(array.array("f", [1, 1]).tobytes(), "b"), self.file(bytes(8), "x")
         self.assert_refused(1, "run", "cg", matrix, b, x, names=[matrix, "positive definite"])
 
+    def test_cg_names_the_file_with_values_that_are_no_numbers(self):
+        good, n = self.file(array.array("f", [1, 1]).tobytes(), "good"), 2
+        for value in (float("nan"), float("inf"), -float("inf")):
+            bad = self.file(array.array("f", [1, value]).tobytes(), "bad")
+            x = self.file(bytes(8), "x")
+            matrix = self.csr(n, n, [(0, 0, 2.0), (1, 1, 2.0)])
+            self.assert_refused(1, "run", "cg", matrix, bad, x, names=[f"{bad}: has right sides", "finite"])
+            self.assert_refused(1, "run", "cg", matrix, good, bad,
+                                names=[f"{bad}: has first guesses", "finite"])
+            matrix = self.csr(n, n, [(0, 0, value), (1, 1, 2.0)])
+            self.assert_refused(1, "run", "cg", matrix, good, x, names=[f"{matrix}: is not positive definite"])
+
     def levels(self, vertices, edges, source):
         neighbours = [[] for _ in range(vertices)]
         for row, column, _ in edges:
