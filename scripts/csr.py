@@ -6,6 +6,9 @@ entries, `general` or `symmetric`. A pattern's values are 1. --graph leaves the 
 in memory."""
 
 import array
+import contextlib
+import math
+import os
 import struct
 import sys
 
@@ -34,10 +37,46 @@ def write_csr(path, rows, columns, entries, with_values=True):
     if sys.byteorder == "big":
         for part in (offsets, numbers, values):
             part.byteswap()
-    with open(path, "wb") as f:
+    with whole_file(path) as f:
         f.write(header + offsets.tobytes() + numbers.tobytes())
         if with_values:
             f.write(values.tobytes())
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """For writing; it takes the place of what is there when it is complete."""
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as f:  # a device or a pipe
+            yield f
+        return
+    unfinished = path + ".tmp"
+    try:
+        with open(unfinished, "wb") as f:
+            yield f
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
+
+
+def counts_of(words):
+    if len(words) != 3 or not all(word.isdecimal() for word in words):
+        raise ValueError("has not the numbers of rows, columns and entries")
+    return map(int, words)
+
+
+def value_of(word):
+    value = float(word)
+    try:
+        struct.pack("<f", value)
+    except OverflowError:
+        value = math.inf
+    if math.isinf(value) and "inf" not in word.lower():
+        raise ValueError(f"has {word}, which is out of the range of float32")
+    return value
 
 
 def read_matrix_market(path):
@@ -48,21 +87,44 @@ def read_matrix_market(path):
             raise ValueError("does not begin with %%MatrixMarket matrix coordinate TYPE SYMMETRY")
         if kind[3] not in ("real", "integer", "pattern") or kind[4] not in ("general", "symmetric"):
             raise ValueError(f"has {kind[3]} {kind[4]} entries, which are not supported")
-        lines = (line.split() for line in f if line.strip() and not line.startswith("%"))
-        rows, columns, count = map(int, next(lines, ["0", "0", "0"]))
+        words_of_entry = 2 if kind[3] == "pattern" else 3
+        sizes = None
         entries = []
-        for words in lines:
-            row, column = int(words[0]) - 1, int(words[1]) - 1
-            if not (0 <= row < rows and 0 <= column < columns):
-                raise ValueError(f"has an entry at row {row + 1}, column {column + 1}, out of range")
-            value = 1.0 if kind[3] == "pattern" else float(words[2])
+        found = 0
+        for number, line in enumerate(f, 2):
+            words = line.split()
+            if not words or line.startswith("%"):
+                continue
+            try:
+                if sizes is None:
+                    sizes = rows, columns, count = tuple(counts_of(words))
+                    if columns > 2**32:
+                        raise ValueError(f"has {columns} columns; 32 bits number 2^32 of them")
+                    if kind[4] == "symmetric" and rows != columns:
+                        raise ValueError(f"has {rows} rows and {columns} columns, and calls itself symmetric")
+                    continue
+                if len(words) != words_of_entry:
+                    raise ValueError(f"has {len(words)} words; an entry has {words_of_entry}")
+                row, column = int(words[0]) - 1, int(words[1]) - 1
+                if not (0 <= row < rows and 0 <= column < columns):
+                    raise ValueError(f"has an entry at row {row + 1}, column {column + 1}, out of range")
+                value = 1.0 if kind[3] == "pattern" else value_of(words[2])
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
             entries.append((row, column, value))
             if kind[4] == "symmetric" and row != column:
                 entries.append((column, row, value))
-            count -= 1
-    if count != 0:
-        raise ValueError("has not as many entries as it says")
+            found += 1
+    if sizes is None:
+        raise ValueError("ends before the line with the numbers of rows, columns and entries")
+    if found != count:
+        raise ValueError(f"has {found} entries and not {count}, as it says")
     return rows, columns, entries
+
+
+def fail(path, why):
+    print(f"csr.py: {path}: {why}", file=sys.stderr)
+    return 1
 
 
 def main(arguments):
@@ -74,11 +136,17 @@ def main(arguments):
     if len(paths) != 2:
         print("csr.py: usage: csr.py [--graph] FROM.mtx TO.csr", file=sys.stderr)
         return 2
+    at_work_on = paths[0]
     try:
-        write_csr(paths[1], *read_matrix_market(paths[0]), with_values)
-    except (OSError, ValueError, IndexError) as error:
-        print(f"csr.py: {paths[0]}: {error}", file=sys.stderr)
-        return 1
+        rows, columns, entries = read_matrix_market(paths[0])
+        at_work_on = paths[1]
+        write_csr(paths[1], rows, columns, entries, with_values)
+    except OSError as error:
+        return fail(at_work_on, error.strerror)
+    except ValueError as error:
+        return fail(at_work_on, error)
+    except (MemoryError, OverflowError):
+        return fail(paths[0], "is too large for this machine's memory")
     return 0
 
 

@@ -154,7 +154,7 @@ class CsrWorkloads(CliTest):
             self.assert_refused(1, "run", "cg", matrix, good, bad,
                                 names=[f"{bad}: has first guesses", "finite"])
             matrix = self.csr(n, n, [(0, 0, value), (1, 1, 2.0)])
-            self.assert_refused(1, "run", "cg", matrix, good, x, names=[f"{matrix}: is not positive definite"])
+            self.assert_refused(1, "run", "cg", matrix, good, x, names=f"{matrix}: is not positive")
 
     def levels(self, vertices, edges, source):
         neighbours = [[] for _ in range(vertices)]
@@ -208,6 +208,46 @@ class CsrWorkloads(CliTest):
                                      capture_output=True)
             self.assertEqual(process.returncode, 1)
             self.assertRegex(process.stderr, rb"\Acsr.py: [^\n]*wrong: [^\n]+\n\Z")
+
+    def convert(self, content, target):
+        command = [sys.executable, csr.__file__, self.file(content, "source.mtx"), target]
+        process = subprocess.run(command, capture_output=True, timeout=60)
+        return process.returncode, process.stderr.decode()
+
+    def test_a_matrix_market_file_that_is_wrong_is_refused_and_leaves_no_file(self):
+        general = b"%%MatrixMarket matrix coordinate real general\n"
+        symmetric = b"%%MatrixMarket matrix coordinate real symmetric\n"
+        target = self.file(b"old", "target")
+        for content, name in ((general, "ends before"), (general + b"% only this\n\n", "ends before"),
+                              (general + b"1 1\n", "line 2"), (general + b"1 1 -1\n", "line 2"),
+                              (general + b"%\n1 1 1\n1 1 1e39\n", "line 4: has 1e39"),
+                              (general + b"1 1 1\n1 1 1e999\n", "line 3: has 1e999"),
+                              (general + b"1 1 1\n1 1\n", "line 3"), (general + b"1 1 1\n1 1 x\n", "line 3"),
+                              (general + b"1 1 1\n2 1 1\n", "line 3: has an entry at row 2"),
+                              (general + b"1 1 2\n1 1 1\n", "1 entries and not 2"),
+                              (general + b"1 4294967297 0\n", "line 2: has 4294967297 columns"),
+                              (general + b"%d 1 0\n" % 10**18, "memory"),
+                              (general + b"%d 1 0\n" % 10**30, "memory"),
+                              (symmetric + b"2 3 1\n1 1 1\n", "line 2: has 2 rows and 3 columns")):
+            with self.subTest(name=name):
+                status, text = self.convert(content, target)
+                self.assertEqual(status, 1)
+                self.assertRegex(text, r"\Acsr.py: [^\n]*source.mtx: [^\n]+\n\Z")
+                self.assertIn(name, text)
+                self.assertEqual(self.content(target), b"old")
+        self.assertEqual(sorted(os.listdir(self.directory)), ["source.mtx", "target"])
+
+    def test_a_target_that_cannot_be_written_is_named(self):
+        content = b"%%MatrixMarket matrix coordinate real general\n1 1 1\n1 1 3.4028235e38\n"
+        for target in (os.path.join(self.directory, "missing", "target"), "/dev/full", self.directory):
+            status, text = self.convert(content, target)
+            self.assertEqual(status, 1)
+            self.assertRegex(text, r"\Acsr.py: %s: [^\n]+\n\Z" % target)
+        link, target = os.path.join(self.directory, "link"), self.file(b"old", "target")
+        os.symlink("target", link)
+        self.assertEqual(self.convert(content, link), (0, ""))
+        self.assertTrue(os.path.islink(link))
+        self.assertEqual(self.content(target)[:8], csr.MAGIC)
 
 
 if __name__ == "__main__":
