@@ -52,7 +52,7 @@ class Demo {
  public:
   Demo(const std::string& path, const DeviceChoice& choice)
       : path_(path),
-        runtime_(choice.runtime_options()),
+        runtime_(make_runtime(choice.runtime_options())),
         file_(runtime_.map(path, Access::read_write)),
         progress_(interrupts_, true),
         session_(runtime_, choice.granule, choice.memory, progress_) {

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <string_view>
 
+#include "aprime/error.hpp"
 #include "host/cli/size_option.hpp"
 
 namespace aprime::cli {
@@ -88,6 +90,18 @@ void add_device_options(CLI::App& command, DeviceChoice& choice) {
       "how CPU reads and writes treat bytes that the device owns: take them back, copy them by way of a "
       "bounce "
       "buffer, or by cost (default: adaptive)");
+}
+
+Runtime make_runtime(const RuntimeOptions& options) {
+  constexpr std::string_view kOption = "DeviceOptions::memory";
+  try {
+    return Runtime(options);
+  } catch (const Error& error) {
+    std::string text = error.what();
+    if (!text.starts_with(kOption)) throw;
+    text.replace(0, kOption.size(), "--device-memory");
+    throw Error(error.code(), text, error.path(), error.system_error());
+  }
 }
 
 void note_given_options(const CLI::App& command, DeviceChoice& choice) {

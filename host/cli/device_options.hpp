@@ -26,6 +26,9 @@ struct DeviceChoice {
   RuntimeOptions runtime_options() const;
 };
 
+/// \throws Error in which the command's options stand for those of the library
+Runtime make_runtime(const RuntimeOptions& options);
+
 /// Adds --device, --granule, --device-memory, --device-memory-kind and --host-access.
 void add_device_options(CLI::App& command, DeviceChoice& choice);
 /// Fills in `given` from the parsed command line.

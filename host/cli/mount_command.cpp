@@ -62,7 +62,7 @@ int serve(const MountRequest& request, const std::function<void(const Mount&)>& 
   StopOnSignal stop;
   RuntimeOptions runtime_options = request.device.runtime_options();
   runtime_options.dirty_age_max = request.dirty_age;
-  Runtime runtime(runtime_options);
+  Runtime runtime = make_runtime(runtime_options);
   {
     RunService runs(runtime, request.device);
     MountOptions options = request.options;

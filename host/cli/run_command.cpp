@@ -64,7 +64,7 @@ std::optional<int> compute_and_sync(const kernels::Workload& workload, const Run
 }
 
 int run_here(const kernels::Workload& workload, const RunOptions& options) {
-  Runtime runtime(options.device.runtime_options());
+  Runtime runtime = make_runtime(options.device.runtime_options());
   const std::vector<Mapping> files =
       prepare_files(workload, options.arguments, options.concurrent_host,
                     [&](const std::string& path, Access access) { return runtime.map(path, access); });

@@ -1,6 +1,7 @@
 #include "host/device/emulated_device.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <system_error>
@@ -28,6 +29,21 @@ unsigned workers_for(const DeviceOptions& options) noexcept {
   return options.workers != 0 ? options.workers : std::max(1u, std::thread::hardware_concurrency());
 }
 
+/// Frames are taken as they are used, but what is kept about each is there from the start; and a device that
+/// takes more than the machine has ends somebody.
+FrameCount frames_for(const DeviceOptions& options, ByteCount frame_bytes) {
+  const ByteCount machine{static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                          static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))};
+  if (options.memory > machine) {
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("DeviceOptions::memory: {} bytes are more than the {} bytes of this machine's memory, "
+                    "of which an emulated device takes its own",
+                    options.memory.value, machine.value));
+  }
+  return frames_in_budget(options, frame_bytes);
+}
+
 }  // namespace
 
 Executor start_workers(unsigned workers) {
@@ -44,9 +60,9 @@ EmulatedDevice::EmulatedDevice(const DeviceOptions& options, ByteCount frame_byt
     : Device(DeviceInfo{.name = std::move(character.name),
                         .description = std::move(character.description),
                         .hardware_paged = character.hardware_paged,
-                        .memory = ByteCount{frames_in_budget(options, frame_bytes).value * frame_bytes.value},
+                        .memory = ByteCount{frames_for(options, frame_bytes).value * frame_bytes.value},
                         .workers = workers_for(options)},
-             frame_bytes, frames_in_budget(options, frame_bytes)),
+             frame_bytes, frames_for(options, frame_bytes)),
       executor_(start_workers(workers_for(options))) {}
 
 LaunchResult EmulatedDevice::run(const detail::KernelBody& body, const Grid& grid,

@@ -1,6 +1,7 @@
 #include "aprime/runtime.hpp"
 
 #include <cstdio>
+#include <new>
 
 #include <fmt/format.h>
 
@@ -31,7 +32,17 @@ std::unique_ptr<device::Device> make_device(const DeviceOptions& options, ByteCo
     }
     throw Error(Errc::invalid_argument, "unknown device kind");
   };
-  std::unique_ptr<device::Device> made = make();
+  std::unique_ptr<device::Device> made;
+  try {
+    made = make();
+  } catch (const std::bad_alloc&) {
+    throw Error(
+        Errc::resources,
+        fmt::format(
+            "DeviceOptions::memory: there is no memory to keep account of {} bytes in granules of {}; "
+            "choose less, or larger granules",
+            options.memory.value, frame_bytes.value));
+  }
   made->set_chosen_because(std::move(why));
   return made;
 }

@@ -166,6 +166,15 @@ class BadInput(CliTest):
         enough = text.split("--device-memory ")[1].split()[0]
         self.run_json(*search, enough)
 
+    def test_device_memory_that_the_machine_has_not(self):
+        path = self.file(b"x")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+        for device in DEVICES:
+            for size in (str(memory + 4096), "1P", "100T"):
+                for command in (["run", "histogram"], ["demo"]):
+                    self.assert_refused(2, *command, path, "--device", device, "--device-memory", size,
+                                        names=["--device-memory"] + ([str(memory)] if size != "1P" else []))
+
     def test_file_system_without_mmap(self):
         # Devices get their bytes by read(2), but the CPU's pointer needs a mapping.
         path = "/sys/kernel/mm/transparent_hugepage/enabled"
