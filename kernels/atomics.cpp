@@ -36,7 +36,7 @@ constexpr std::uint64_t kIncrementsPerLaunch = std::uint64_t{1} << 24;
 
 void validate(const Arguments& arguments, std::span<const Mapping>) {
   if (arguments.increments > kIncrementsPerLaunch) {
-    throw InputError("--increments must be at most " + std::to_string(kIncrementsPerLaunch));
+    throw UsageError("--increments must be at most " + std::to_string(kIncrementsPerLaunch));
   }
 }
 

@@ -115,9 +115,9 @@ class BlackScholesCheck final : public Check {
 };
 
 void validate(const Arguments& arguments, std::span<const Mapping>) {
-  if (!std::isfinite(arguments.rate)) throw InputError("--rate must be a finite number");
+  if (!std::isfinite(arguments.rate)) throw UsageError("--rate must be a finite number");
   if (!std::isfinite(arguments.volatility) || arguments.volatility <= 0) {
-    throw InputError("--volatility must be a finite number above 0");
+    throw UsageError("--volatility must be a finite number above 0");
   }
 }
 

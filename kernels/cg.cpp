@@ -69,7 +69,7 @@ class CgCheck final : public Check {
 
 void validate(const Arguments& arguments, std::span<const Mapping> files) {
   if (!std::isfinite(arguments.tolerance) || arguments.tolerance <= 0) {
-    throw InputError("--tolerance must be a finite number above 0");
+    throw UsageError("--tolerance must be a finite number above 0");
   }
   const CsrFile matrix(files[0], true);
   matrix.require_square("a system of equations to solve");

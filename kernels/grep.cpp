@@ -46,7 +46,7 @@ class GrepCheck final : public Check {
 };
 
 void validate(const Arguments& arguments, std::span<const Mapping>) {
-  if (arguments.literal.empty()) throw InputError("LITERAL is empty: give at least one byte to look for");
+  if (arguments.literal.empty()) throw UsageError("LITERAL is empty: give at least one byte to look for");
 }
 
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {

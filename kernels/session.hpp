@@ -19,6 +19,12 @@ class InputError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// An argument other than a file can never be right, whatever the files are. `what()` names it.
+class UsageError : public InputError {
+ public:
+  using InputError::InputError;
+};
+
 /// Thrown by `Progress::advance` to stop a workload between two pieces.
 struct Interrupted {};
 

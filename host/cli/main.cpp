@@ -246,6 +246,8 @@ int main(int argc, char** argv) {
     return run(argc, argv);
   } catch (const Disagreement& error) {
     return fail(error, ExitCode::mismatch);
+  } catch (const aprime::kernels::UsageError& error) {
+    return fail(error, ExitCode::usage);
   } catch (const aprime::Error& error) {
     return fail(error, error.code() == aprime::Errc::invalid_argument ? ExitCode::usage : ExitCode::failed);
   } catch (const std::exception& error) {

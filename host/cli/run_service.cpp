@@ -123,6 +123,8 @@ void RunService::serve(MountCall& call) {
       call.send({kInterrupted});
     }
     for (std::size_t i = 0; i < files.size(); ++i) kept_.keep(std::move(files[i]), plain[i]);
+  } catch (const kernels::UsageError& error) {
+    throw Error(Errc::invalid_argument, error.what());
   } catch (const kernels::InputError& error) {
     throw Error(Errc::cannot_open, error.what());
   }

@@ -72,7 +72,7 @@ class BadInput(CliTest):
         path = self.file(bytes(20))
         for rate, volatility, name in (("nan", "1", "--rate"), ("0", "0", "--volatility"),
                                        ("0", "-1", "--volatility"), ("0", "inf", "--volatility")):
-            self.assert_refused(1, "run", "blackscholes", path, "--rate", rate, "--volatility", volatility,
+            self.assert_refused(2, "run", "blackscholes", path, "--rate", rate, "--volatility", volatility,
                                 names=name)
 
     def test_files_that_are_no_compressed_sparse_rows(self):
@@ -125,8 +125,9 @@ class BadInput(CliTest):
         square = self.csr(2, 2, [(0, 0, 1.0)], "square")
         self.assert_refused(1, "run", "spmv", square, y, y, names=[y, "same file"])
         self.assert_refused(1, "run", "cg", square, x, y, names=[x, square, "8 bytes"])
-        self.assert_refused(1, "run", "cg", square, y, self.file(bytes(8), "z"), "--tolerance", "0",
-                            names="--tolerance")
+        for tolerance in ("0", "nan", "inf"):
+            self.assert_refused(2, "run", "cg", square, y, self.file(bytes(8), "z"), "--tolerance", tolerance,
+                                names="--tolerance")
 
     def test_wrong_usage(self):
         path = self.file(b"x")
@@ -149,7 +150,9 @@ class BadInput(CliTest):
                                  (["info", "extra"], "extra")):
             with self.subTest(arguments=arguments):
                 self.assert_refused(2, *arguments, names=names)
-        self.assert_refused(1, "run", "grep", "", path, names="LITERAL")
+        self.assert_refused(2, "run", "grep", "", path, names="LITERAL")
+        self.assert_refused(2, "run", "atomics", self.file(bytes(4)), "--increments", "99999999999",
+                            names="--increments")
 
     def test_granule_that_is_no_power_of_two_or_out_of_range(self):
         path = self.file(b"x")

@@ -283,13 +283,13 @@ class Refusals(MountedRuns):
         for arguments, names in ((["sort", path], [path, "5 bytes"]),
                                  (["histogram", self.at("none")], [self.at("none"), "No such file"]),
                                  (["histogram", self.mountpoint], [self.mountpoint, "directory"]),
-                                 (["grep", "", path], ["LITERAL"]),
                                  (["saxpy", path, outside, "--a", "1"], [outside, "one runtime"]),
                                  (["saxpy", outside, path, "--a", "1"], [outside, "one runtime"]),
                                  (["saxpy", path, path, "--a", "1"], [path])):
             with self.subTest(arguments=arguments):
                 self.assert_refused(1, "run", *arguments, names=names)
         self.assert_refused(2, "run", "nothing", path, names="nothing")
+        self.assert_refused(2, "run", "grep", "", path, names="LITERAL")
         self.assertEqual(self.seen_by_another_process(path), b"12345")
 
     def test_options_of_the_mount_are_not_chosen_anew(self):
