@@ -205,10 +205,34 @@ int fail(const std::exception& error, int status) {
   return status;
 }
 
+std::string names_of_commands(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands({}))
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  return names;
+}
+
+/// An argument that was taken for an unknown option may be why another one is missing.
+std::string explain(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) ||
+      error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError)) {
+    for (const std::string& left : app.remaining(true)) {
+      if (left.size() > 1 && left.front() == '-')
+        return fmt::format("there is no option {}; before an argument that begins with '-', put `--`", left);
+    }
+  }
+  return error.what();
+}
+
 int run(int argc, char** argv) {
   CLI::App app("mmap for GPUs, coherent", "aprime");
   app.set_version_flag("--version", fmt::format("aprime {}", library_version()));
-  app.require_subcommand(1);
+  // Not required here either, see add_run.
+  app.require_subcommand(0, 1);
+  app.callback([&app] {
+    if (app.get_subcommands().empty())
+      throw CLI::ValidationError("name a command: " + names_of_commands(app));
+  });
   Action action;
   RunOptions run_options;
   bool info_json = false;
@@ -229,7 +253,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    tell(fmt::format("aprime: {}; see `aprime --help`\n", error.what()));
+    tell(fmt::format("aprime: {}; see `aprime --help`\n", explain(app, error)));
     return ExitCode::usage;
   }
   return action();
@@ -249,7 +273,9 @@ int main(int argc, char** argv) {
   } catch (const aprime::kernels::UsageError& error) {
     return fail(error, ExitCode::usage);
   } catch (const aprime::Error& error) {
-    return fail(error, error.code() == aprime::Errc::invalid_argument ? ExitCode::usage : ExitCode::failed);
+    // What a system call refuses is no fault of the command line's.
+    const bool is_usage = error.code() == aprime::Errc::invalid_argument && error.system_error() == 0;
+    return fail(error, is_usage ? ExitCode::usage : ExitCode::failed);
   } catch (const std::exception& error) {
     return fail(error, ExitCode::failed);
   }

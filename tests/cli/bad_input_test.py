@@ -131,7 +131,9 @@ class BadInput(CliTest):
 
     def test_wrong_usage(self):
         path = self.file(b"x")
-        for arguments, names in (([], "subcommand"), (["run"], "WORKLOAD"), (["run", "histogram"], "FILE"),
+        for arguments, names in (([], "unmount"), (["nothing"], "nothing"), (["run"], "WORKLOAD"),
+                                 (["run", "histogram"], "FILE"),
+                                 (["run", "grep", "-x", path], ["option -x", "`--`"]),
                                  (["run", "nothing", path], "nothing"), (["run", "saxpy", path, path], "--a"),
                                  (["run", "saxpy", path, path, "--a", "b"], "--a"),
                                  (["run", "saxpy", path, path, "--a", ""], "--a"),
@@ -153,6 +155,10 @@ class BadInput(CliTest):
         self.assert_refused(2, "run", "grep", "", path, names="LITERAL")
         self.assert_refused(2, "run", "atomics", self.file(bytes(4)), "--increments", "99999999999",
                             names="--increments")
+
+    def test_what_a_system_call_refuses_is_no_wrong_usage(self):
+        # It cannot be synced, for one.
+        self.assert_refused(1, "run", "uppercase", "/proc/version", names="/proc/version")
 
     def test_granule_that_is_no_power_of_two_or_out_of_range(self):
         path = self.file(b"x")

@@ -2,6 +2,7 @@
 """Workloads on the bytes of any file, on every device, with files larger than the device memory. Results are
 compared with what Python computes, besides --verify."""
 
+import json
 import unittest
 
 from command import EACH_DEVICE, SIZE, CliTest
@@ -49,6 +50,12 @@ class BytesWorkloads(CliTest):
             path = self.file(data)
             self.run_json("uppercase", path, *options)
             self.assertEqual(self.content(path), data.upper())
+
+    def test_grep_of_a_literal_that_looks_like_an_option(self):
+        path = self.file(b"-x or --verify")
+        for literal in ("-x", "--verify"):
+            process = self.aprime("run", "grep", "--json", "--", literal, path)
+            self.assertEqual(json.loads(process.stdout)["result"], {"matches": 1})
 
 
 if __name__ == "__main__":
