@@ -79,6 +79,9 @@ void HostTraffic::start(Body body) {
   threads_.emplace_back([this, body] {
     try {
       body();
+    } catch (const Disagreement&) {
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
     } catch (...) {
       const std::lock_guard lock(mutex_);
       if (!failure_) failure_ = std::current_exception();

@@ -46,7 +46,7 @@ class HostTraffic {
   std::atomic<std::uint64_t> reads_ = 0;
   std::atomic<std::uint64_t> writes_ = 0;
   std::mutex mutex_;
-  /// The first failure; guarded by mutex_.
+  /// A disagreement or, if there is none, the first failure; guarded by mutex_.
   std::exception_ptr failure_;
   std::vector<std::thread> threads_;
 };

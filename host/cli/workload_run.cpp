@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <optional>
 
+#include "host/cli/exit_code.hpp"
 #include "host/cli/host_traffic.hpp"
 
 namespace aprime::cli {
@@ -65,11 +67,23 @@ bool compute(const kernels::Workload& workload, const kernels::Arguments& argume
   report.device = session.runtime().devices().front();
   report.file = reported_file(workload, arguments);
   for (const Mapping& file : files) report.bytes = report.bytes + file.size_bytes();
+  std::optional<HostTraffic> traffic;
+  if (concurrent_host) traffic.emplace(files, arguments.files, !changes_files(workload));
+  std::exception_ptr ended;
   try {
-    std::optional<HostTraffic> traffic;
-    if (concurrent_host) traffic.emplace(files, arguments.files, !changes_files(workload));
     report.result = workload.run(session, arguments, files);
+  } catch (...) {
+    ended = std::current_exception();
+  }
+  try {
     if (traffic) report.host_traffic = traffic->stop();
+  } catch (const Disagreement&) {
+    throw;  // however the workload ended
+  } catch (...) {
+    if (!ended) throw;
+  }
+  try {
+    if (ended) std::rethrow_exception(ended);
   } catch (const kernels::Interrupted&) {
     return false;
   }
