@@ -35,8 +35,10 @@ class Traffic {
     const std::uint64_t old = slot.load(std::memory_order_relaxed);
     const auto tag = static_cast<std::uint16_t>(g.value);
     const bool same = static_cast<std::uint16_t>(old) == tag;
+    // The slot has room for 40 bits of the time, which is 12 days: what lies between is counted within them.
     const std::uint64_t last_us = old >> 24;
-    const std::uint64_t quick = same && now_us - last_us < kQuick ? (old >> 16 & 0xff) : 0;
+    const std::uint64_t since_us = (now_us - last_us) & kTimeMask;
+    const std::uint64_t quick = same && since_us < kQuick ? (old >> 16 & 0xff) : 0;
     const std::uint64_t rounds = quick < kRounds ? quick + 1 : kRounds;
     slot.store(now_us << 24 | rounds << 16 | tag, std::memory_order_relaxed);
     return std::chrono::microseconds{rounds < kRounds ? 0 : kHold};
@@ -46,6 +48,7 @@ class Traffic {
   static constexpr unsigned kLog2Slots = 10;
   static constexpr unsigned kBytesBits = 22;  // more than the largest granule
   static constexpr std::uint64_t kBytesMask = (1u << kBytesBits) - 1;
+  static constexpr std::uint64_t kTimeMask = (std::uint64_t{1} << 40) - 1;
   static constexpr std::uint64_t kQuick = 1000;
   static constexpr std::uint64_t kRounds = 16;
   static constexpr std::uint64_t kHold = 200;
