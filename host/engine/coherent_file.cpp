@@ -99,6 +99,7 @@ void CoherentFile::add_view(HostView& view) noexcept {
 void CoherentFile::remove_view(HostView& view) noexcept {
   const ViewGate::Closed closed(view_gate_);
   std::erase(views_, &view);
+  if (view.access() == Access::read_write) ended_views_ = around(ended_views_, view.granules());
   Counters::add(host_.over_protections, view.over_protections());
 }
 

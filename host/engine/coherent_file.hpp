@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -65,6 +66,14 @@ enum class Patience : std::uint8_t {
 };
 constexpr bool leaves_busy_alone(Patience p) noexcept {
   return p == Patience::skip || p == Patience::at_once;
+}
+
+/// The smallest range that has both in it.
+constexpr GranuleRange around(GranuleRange a, GranuleRange b) noexcept {
+  if (a.empty()) return b;
+  if (b.empty()) return a;
+  const GranuleIndex first = std::min(a.first, b.first);
+  return {first, std::max(a.end(), b.end()) - first};
 }
 
 /// What is asked of a run of granules.
@@ -155,7 +164,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or pinned. The first
   /// error is returned after all were tried, and recorded.
   Status write_back(GranuleRange range, Patience patience);
-  /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call. What
+  /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call, which waits
+  /// for no pin and no granule for that: its caller may have them, or be waited for by who has. What
   /// programs have stored to pages of a mount is recalled first, unless it is the mount that asks: its kernel
   /// has sent it.
   Status sync(GranuleRange range, AgentId requester = AgentId::cpu());
@@ -265,7 +275,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   void throttle(GranuleIndex g, AgentId requester) noexcept;
 
   // writeback.cpp
-  Status rewrite_unsynced() APRIME_REQUIRES(sync_mutex_);
+  Status dirty_unsynced() APRIME_REQUIRES(sync_mutex_);
+  GranuleRange take_within_pointers() noexcept;
   std::vector<GranuleRange> dirty_runs(GranuleRange range);
 
   // file_size.cpp
@@ -294,6 +305,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   ViewGate view_gate_;
   /// Changed with the gate closed, read by those who passed it.
   std::vector<HostView*> views_;
+  /// Around the granules of writable ones that have ended since the last fdatasync. Likewise.
+  GranuleRange ended_views_;
 
   sync::Mutex late_mutex_{sync::LockRank::late_pages};
   /// Granules of which a page was read for the mount's kernel while they were being recalled.
@@ -307,10 +320,14 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   StreamDetector host_stream_;
   Traffic traffic_;
   WritebackErrors errors_;
-  /// Written to home since the last fdatasync that succeeded. When one fails, the kernel calls the pages
-  /// clean all the same, so that they must be written once more before the next can mean anything.
+  /// Written to home since the last fdatasync that succeeded; a mark comes after the bytes. When one fails,
+  /// the kernel calls the pages clean all the same, so that they must be made dirty again before the next can
+  /// mean anything.
   GranuleMarks unsynced_;
   sync::Mutex sync_mutex_{sync::LockRank::file_sync};
+  /// Around what may have been stored by pointers, which mark nothing, before an fdatasync that failed. As
+  /// long as none has succeeded since.
+  GranuleRange unsynced_by_pointer_ APRIME_GUARDED_BY(sync_mutex_);
   bool last_sync_failed_ APRIME_GUARDED_BY(sync_mutex_) = false;
 };
 

@@ -1,32 +1,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "host/engine/coherent_file.hpp"
 
 namespace aprime::engine {
-namespace {
-
-/// Writes home over itself, so that the page cache has it dirty again.
-class RewriteIo final : public GranuleIo {
- public:
-  RewriteIo(CoherentFile& file) : file_(file), buffer_(std::size_t{2} << 20) {}
-
-  Status on_home(GranuleRange run) noexcept override {
-    const ByteRange bytes = file_.granule().bytes_of(run);
-    const std::span<std::byte> part(buffer_.data(), std::min<std::size_t>(buffer_.size(), bytes.size.value));
-    const Status status = file_.file().read(bytes.first, part);
-    return status.is_ok() ? file_.file().write(bytes.first, part) : status;
-  }
-  Status on_copy(GranuleIndex, device::Region&) noexcept override { return {}; }
-
- private:
-  CoherentFile& file_;
-  std::vector<std::byte> buffer_;
-};
-
-}  // namespace
 
 std::vector<GranuleRange> CoherentFile::dirty_runs(GranuleRange range) {
   // The frame tables know what is dirty: looking there costs what device memory holds, not what the file
@@ -77,14 +57,18 @@ Status CoherentFile::sync(GranuleRange range, AgentId requester) {
   // be taken for an answer before the bytes were written again.
   const sync::Lock lock(sync_mutex_);
   if (last_sync_failed_) {
-    const Status status = rewrite_unsynced();
+    const Status status = dirty_unsynced();
     if (!status.is_ok()) return status;
   }
   const std::vector<GranuleRange> covered = unsynced_.take();
+  const GranuleRange by_pointer = around(unsynced_by_pointer_, take_within_pointers());
   const Status synced = file_.sync();
   last_sync_failed_ = !synced.is_ok();
+  unsynced_by_pointer_ = {};
   if (!synced.is_ok()) {
     for (const GranuleRange& run : covered) unsynced_.mark(run);
+    // Also what pointers have come to reach meanwhile.
+    unsynced_by_pointer_ = around(by_pointer, take_within_pointers());
     errors_.record(synced);
   }
   return written.is_ok() ? synced : written;
@@ -112,17 +96,30 @@ bool CoherentFile::is_home() const noexcept {
   return true;
 }
 
-Status CoherentFile::rewrite_unsynced() {
-  RewriteIo io(*this);
-  Status first_error;
+Status CoherentFile::dirty_unsynced() {
+  Status first_error = file_.dirty_again(granule_.bytes_of(unsynced_by_pointer_));
   for (const GranuleRange& range : unsynced_.take()) {
-    // A store by pointer between the read and the write would be lost.
-    const Status status = perform(range, {.event = Event::io_write, .io = &io, .shuts_out_host = true});
-    if (status.is_ok()) continue;
+    const Status status = file_.dirty_again(granule_.bytes_of(range));
+    // On the disk they are not yet.
     unsynced_.mark(range);
     if (first_error.is_ok()) first_error = status;
   }
   return first_error;
+}
+
+/// Around all granules that could be stored to by a pointer since this was asked last.
+GranuleRange CoherentFile::take_within_pointers() noexcept {
+  const auto with_present = [this](GranuleRange reach) {
+    for (const HostView* view : views_)
+      if (view->access() == Access::read_write) reach = around(reach, view->granules());
+    return reach;
+  };
+  {
+    const ViewGate::Pass pass(view_gate_);
+    if (ended_views_.empty()) return with_present({});
+  }
+  const ViewGate::Closed closed(view_gate_);
+  return with_present(std::exchange(ended_views_, {}));
 }
 
 }  // namespace aprime::engine

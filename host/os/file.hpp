@@ -105,6 +105,10 @@ class File {
   void start_writeback(ByteRange range) noexcept;
   /// fdatasync: everything written before is durable.
   Status sync() noexcept;
+  /// After a `sync` that failed: has the kernel, which calls the pages clean that it could not write, write
+  /// what it has of the range in the page cache once more. Loses nothing that others store, write, or write
+  /// directly meanwhile. May allocate. \pre `range.first` is page-aligned
+  Status dirty_again(ByteRange range) noexcept;
   /// ftruncate. Fails with no_space / io / invalid_argument (larger than the file system allows) /
   /// access_denied (not open for writing, or made immutable).
   Status truncate(ByteCount size) noexcept;
@@ -133,6 +137,9 @@ class File {
   template <class Put>
   Status write_below_end(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept;
   bool store_resident(ByteOffset at, std::span<const std::byte> from) noexcept;
+  Status dirty_part(ByteRange part) noexcept;
+  Status rewrite(ByteRange part) noexcept;
+  Status why_refused(ByteOffset page) noexcept;
   /// One that reaches so far; null if there can be none.
   StoreWindow* window_up_to(std::uint64_t end) noexcept;
   explicit File(std::unique_ptr<State> state) noexcept;

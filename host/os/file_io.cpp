@@ -112,6 +112,8 @@ Status File::read_direct(ByteOffset at, std::span<std::byte> into) noexcept {
   const std::size_t alignment = state_->direct_alignment.value;
   assert(at.value % alignment == 0 && into.size() % alignment == 0);
   std::size_t got = 0;
+  // As `shuts_out_host` does for those who store: `dirty_again` may store to a hole.
+  const std::shared_lock lock(state_->end_gate);
   const Status status = read_some(fd, at.value, into, alignment, &got);
   if (is_refusal(status)) return read(at, into);
   if (status.is_ok()) zero_from(into, got);
@@ -153,6 +155,24 @@ Status File::sync() noexcept {
   // Never retried after EIO: the kernel has marked the pages clean and a second call would report success.
   while (sys::fdatasync(state_->fd.load()) != 0) {
     if (errno != EINTR) return failed_at(0, errno);
+  }
+  return {};
+}
+
+Status File::rewrite(ByteRange part) noexcept {
+  std::array<std::byte, 4 * kPageBytes> buffer;
+  for (ByteOffset at = part.first; at < part.end(); at = at + ByteCount{buffer.size()}) {
+    const std::lock_guard lock(state_->end_gate);
+    const SizeResult size = this->size();
+    if (!size.status.is_ok()) return size.status;
+    const std::uint64_t end = std::min(part.end().value, size.size.value);
+    if (at.value >= end) return {};
+    const auto bytes = std::span(buffer).first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), end - at.value)));
+    const Status status = read(at, bytes);
+    if (!status.is_ok()) return status;
+    const Status written = write_all(state_->fd.load(), at.value, bytes);
+    if (!written.is_ok()) return written;
   }
   return {};
 }

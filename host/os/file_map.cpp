@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/falloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -6,6 +8,8 @@
 #include <cerrno>
 #include <mutex>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "host/os/failure.hpp"
 #include "host/os/file_state.hpp"
@@ -13,6 +17,11 @@
 
 namespace aprime::os {
 namespace {
+
+/// What was not written is mapped once more by parts of this size,
+constexpr std::uint64_t kPartBytes = std::uint64_t{64} << 20;
+/// and for so much of them others wait who write, or move the end.
+constexpr std::uint64_t kStretchBytes = std::uint64_t{2} << 20;
 
 /// Maps part of a file shared and keeps it out of children; empty, and errno, on failure.
 Mapped map(int fd, std::uint64_t at, std::size_t size, int protection) noexcept {
@@ -73,6 +82,57 @@ StoreWindow* File::window_up_to(std::uint64_t end) noexcept {
   }
   state_->has_no_window.store(true);
   return nullptr;
+}
+
+Status File::dirty_again(ByteRange range) noexcept {
+  // It has written nothing.
+  if (access() == Access::read) return {};
+  const SizeResult size = this->size();
+  if (!size.status.is_ok()) return size.status;
+  const std::uint64_t end = std::min(range.end().value, size.size.value);
+  for (std::uint64_t at = range.first.value; at < end; at += kPartBytes) {
+    const Status status = dirty_part({ByteOffset{at}, ByteCount{std::min(kPartBytes, end - at)}});
+    if (!status.is_ok()) return status;
+  }
+  return {};
+}
+
+Status File::dirty_part(ByteRange part) noexcept {
+  // One of its own: the window that stores use may be missing for good.
+  std::optional<StoreWindow> window;
+  try {
+    Mapped memory = map(state_->fd.load(), part.first.value, part.size.value, PROT_READ | PROT_WRITE);
+    // Nobody has a pointer to a file that cannot be mapped.
+    if (!memory && errno == ENODEV) return rewrite(part);
+    if (!memory) return {Errc::resources, errno, part.first};
+    window.emplace(std::move(memory));
+  } catch (const std::exception&) {
+    return {Errc::resources, ENOMEM, part.first};
+  }
+  std::uint64_t refused = part.end().value;
+  for (std::uint64_t at = part.first.value; at < part.end().value;) {
+    // Keeps direct writes away: to dirty a page of theirs would put its old bytes in the place of theirs.
+    const std::lock_guard lock(state_->end_gate);
+    const SizeResult size = this->size();
+    if (!size.status.is_ok()) return size.status;
+    const std::uint64_t end = std::min({part.end().value, size.size.value, at + kStretchBytes});
+    if (at >= end) return {};
+    const std::uint64_t into_part = at - part.first.value;
+    at = part.first.value + window->dirty_again(into_part, static_cast<std::size_t>(end - at));
+    if (at == end) continue;
+    // The first time, the file may have become shorter.
+    if (std::exchange(refused, at) == at) return why_refused(ByteOffset{at});
+  }
+  return {};
+}
+
+Status File::why_refused(ByteOffset page) noexcept {
+  // What a store needs, and a call that says what is wrong with it.
+  const auto at = static_cast<std::int64_t>(page.value);
+  const bool is_told = sys::fallocate(state_->fd.load(), FALLOC_FL_KEEP_SIZE, at, kPageBytes) != 0 &&
+                       errno != EINTR && errno != EOPNOTSUPP && errno != ENOSYS;
+  const int error = is_told ? errno : EIO;
+  return {file_errc(error), error, page};
 }
 
 Mapped File::map_shared(ByteRange range, Access access) {

@@ -24,6 +24,10 @@ class StoreWindow final : private TrapTarget {
   /// Stores bytes. False if the kernel refused: some of them may be there, and what is wrong (the file has
   /// become shorter, its disk is full, or cannot be read) only write(2) can say. \pre likewise
   bool store(std::uint64_t at, std::span<const std::byte> from) noexcept;
+  /// Has the kernel write those pages of the range once more that are in the page cache. Changes no byte, and
+  /// takes none from whoever stores meanwhile. Returns where the kernel refused, or the end of the range.
+  /// \pre likewise, and `at` begins a page
+  std::uint64_t dirty_again(std::uint64_t at, std::size_t size) noexcept;
 
  private:
   Answer on_trap(const Trap& trap) noexcept override;

@@ -39,8 +39,8 @@ enum class LockRank : std::uint8_t {
   queue,
   /// One grid executor's current launch.
   executor,
-  /// CoherentFile: its fdatasync, and what must be written again before it; what a sync recalls from a mount.
-  /// Held across that I/O, and while waiting for the granules; never on a fault path.
+  /// CoherentFile: its fdatasync, and what must be written again before it, held across that I/O; what a sync
+  /// recalls from a mount, held while waiting for the granules. Never on a fault path.
   file_sync,
   /// A file's sticky writeback errors.
   errors,

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -193,7 +194,7 @@ class FailingDisk {
 };
 
 /// How bytes may have come to the page cache before fdatasync fails to write them to disk.
-enum class Way : std::uint8_t { sync, migration, eviction, write };
+enum class Way : std::uint8_t { sync, migration, eviction, write, pointer };
 
 /// The kernel calls pages clean whose writing failed, so that a second fdatasync alone would report success
 /// for bytes that are nowhere.
@@ -204,6 +205,13 @@ class FailedSync : public testing::TestWithParam<std::tuple<Personality, Way>> {
   static void store(World& world, const Mapping& m, Way way) {
     constexpr std::uint64_t kPart = kFile / 4;
     if (way == Way::write) return write_bytes(m, 0, constant(kFile, 0x41), HostAccess::migrate);
+    if (way == Way::pointer) {
+      // One pointer is there when fdatasync fails, one is not any more.
+      std::ranges::fill(m.host<std::byte>().first(kFile / 2), std::byte{0x41});
+      const Mapping other = world.map(m.path());
+      std::ranges::fill(other.host<std::byte>().last(kFile / 2), std::byte{0x41});
+      return;
+    }
     for (std::uint64_t at = 0; at < kFile; at += kPart) world.store_on_device(m, range(at, kPart), 0x41);
     if (way == Way::migration) m.prefetch_home(all_of(m));
     if (way != Way::eviction) return;
@@ -232,7 +240,7 @@ TEST_P(FailedSync, is_told_and_its_bytes_are_written_again) {
 }
 
 std::string name_of(const testing::TestParamInfo<FailedSync::ParamType>& test) {
-  constexpr std::array kWays = {"sync", "migration", "eviction", "write"};
+  constexpr std::array kWays = {"sync", "migration", "eviction", "write", "pointer"};
   return std::string(std::get<0>(test.param).name) + "_" +
          kWays[static_cast<std::size_t>(std::get<1>(test.param))];
 }
@@ -240,8 +248,28 @@ std::string name_of(const testing::TestParamInfo<FailedSync::ParamType>& test) {
 INSTANTIATE_TEST_SUITE_P(device, FailedSync,
                          testing::Combine(testing::ValuesIn(personalities()),
                                           testing::Values(Way::sync, Way::migration, Way::eviction,
-                                                          Way::write)),
+                                                          Way::write, Way::pointer)),
                          name_of);
+
+/// Whoever has a host lease is waited for by those who would have its granules, and so must wait for none of
+/// them.
+TEST_P(Disk, after_a_failed_fdatasync_whoever_has_a_host_lease_there_may_sync) {
+  World world(GetParam());
+  const Mapping m = world.map(world.sparse_file(kFile));
+  write_bytes(m, 0, constant(kFile, 0x42));
+  os::sys::set_fault_plan({.call = Call::fdatasync, .nth = 1, .times = 1, .error = EIO});
+  EXPECT_EQ(code_of([&] { m.sync(); }), Errc::io);
+  os::sys::clear_fault_plan();
+  std::optional<HostLease> lease(m.host_lease(granules(0, 2), Right::read_write));
+  std::atomic<bool> is_done{false};
+  std::thread other([&] {
+    EXPECT_NO_THROW(m.sync());
+    is_done = true;
+  });
+  EXPECT_TRUE(eventually([&] { return is_done.load(); }));
+  lease.reset();
+  other.join();
+}
 
 TEST_P(Disk, each_of_two_who_sync_at_once_hears_of_a_failed_fdatasync_once) {
   World world(GetParam());

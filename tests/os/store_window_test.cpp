@@ -7,7 +7,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -100,6 +102,44 @@ TEST_F(Stores, are_refused_on_a_file_that_is_open_for_reading) {
   File reading = File::open(path_, Access::read);
   EXPECT_EQ(reading.store(ByteOffset{0}, test::pattern(kPart)).code, Errc::access_denied);
   EXPECT_EQ(content(), expected_);
+}
+
+/// What a failed fdatasync leaves clean; that it comes to the disk is for the tests with a disk.
+TEST_F(Stores, that_dirty_pages_again_change_no_byte) {
+  const auto calls = [&](Call call) {
+    EXPECT_TRUE(file_.dirty_again({ByteOffset{0}, ByteCount{2 * kSize}}).is_ok());
+    return sys::calls_made(call);
+  };
+  sys::set_fault_plan({});
+  EXPECT_EQ(calls(Call::pwrite), 0u);
+  sys::set_fault_plan({.call = Call::mmap, .nth = 1, .times = 0, .error = ENODEV});
+  EXPECT_GT(calls(Call::pwrite), 0u) << "a file that cannot be mapped";
+  sys::set_fault_plan({.call = Call::mmap, .nth = 1, .times = 1, .error = ENOMEM});
+  EXPECT_EQ(file_.dirty_again({ByteOffset{0}, ByteCount{kSize}}).code, Errc::resources);
+  sys::clear_fault_plan();
+  EXPECT_EQ(content(), expected_);
+}
+
+/// They take nothing from others, who store to the same bytes, write them, and write them directly.
+TEST_F(Stores, that_dirty_pages_again_lose_nobodys_bytes) {
+  const Mapped view = file_.map_shared({ByteOffset{0}, ByteCount{4096}}, Access::read_write);
+  const Mapped direct = Mapped::anonymous(4096);
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) EXPECT_TRUE(file_.dirty_again({ByteOffset{0}, ByteCount{kSize}}).is_ok());
+  });
+  for (unsigned round = 1; round <= 2000; ++round) {
+    const auto value = std::byte{static_cast<unsigned char>(round)};
+    *static_cast<volatile std::byte*>(view.data()) = value;
+    std::memset(direct.data(), static_cast<int>(value), 4096);
+    EXPECT_TRUE(file_.write(ByteOffset{8192}, direct.bytes()).is_ok());
+    EXPECT_TRUE(file_.write_direct(ByteOffset{16384}, direct.bytes()).is_ok());
+    std::vector<std::byte> seen(20480);
+    EXPECT_TRUE(file_.read(ByteOffset{0}, seen).is_ok());
+    for (const std::size_t at : {0, 8192, 16384}) EXPECT_EQ(seen[at], value) << at;
+  }
+  stop = true;
+  other.join();
 }
 
 TEST_F(Stores, of_several_threads_lie_side_by_side) {
