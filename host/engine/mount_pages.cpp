@@ -105,8 +105,10 @@ Status CoherentFile::recall_all(GranuleRange range, Event event) noexcept {
 Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) noexcept {
   const ByteRange range{at, ByteCount{from.size()}};
   // The mount's, or being recalled from it: nobody else uses home until the kernel has its answer.
+  const Status status = file_.write(at, from);
+  // Not before: a sync that came in between would take the mark for bytes that were not there yet.
   unsynced_.mark(granule_.covering(range));
-  return file_.write(at, from);
+  return status;
 }
 
 Status CoherentFile::do_mounts_own(Run& run, const Demand& demand) noexcept {

@@ -52,8 +52,10 @@ Status CoherentFile::copy_home(Run& run, AgentId requester) noexcept {
   Counters& counters = devices_[d]->counters();
   Counters::add(counters.granules_copied_back, p.done.value);
   Counters::add(counters.bytes_copied_back, granule_.bytes_of(p.done).value);
-  mark_clean({run.range.first, p.done}, d);
+  // Before they are clean: until then a sync waits for this transaction, afterwards its fdatasync may fail,
+  // and the next one succeed, without the mark.
   unsynced_.mark({run.range.first, p.done});
+  mark_clean({run.range.first, p.done}, d);
   if (!p.status.is_ok()) {
     Counters::add(counters.writeback_errors);
     errors_.record(p.status);
