@@ -169,6 +169,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// programs have stored to pages of a mount is recalled first, unless it is the mount that asks: its kernel
   /// has sent it.
   Status sync(GranuleRange range, AgentId requester = AgentId::cpu());
+  /// The fdatasync alone: what home has gets to the disk. \pre the caller holds no granule
+  Status sync_home() noexcept;
   /// Everything for which this is needed: what devices have stored, and what a failed sync has left to be
   /// written again. Valid answers: as `sync`; resources.
   Status come_home() noexcept;
@@ -275,6 +277,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   void throttle(GranuleIndex g, AgentId requester) noexcept;
 
   // writeback.cpp
+  Status try_sync_home() APRIME_REQUIRES(sync_mutex_);
   Status dirty_unsynced() APRIME_REQUIRES(sync_mutex_);
   GranuleRange take_within_pointers() noexcept;
   std::vector<GranuleRange> dirty_runs(GranuleRange range);

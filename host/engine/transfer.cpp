@@ -23,7 +23,10 @@ class BufferIo final : public GranuleIo {
     os::File& f = file_.file();
     if (direction_ == Direction::into_buffer)
       return path_ == Path::direct ? f.read_direct(bytes.first, part) : f.read(bytes.first, part);
-    return path_ == Path::direct ? f.write_direct(bytes.first, part) : f.write(bytes.first, part);
+    if (path_ == Path::buffered) return f.write(bytes.first, part);
+    const os::File::DirectResult written = f.write_direct(bytes.first, part);
+    needs_sync_ |= written.needs_sync;
+    return written.status;
   }
   Status on_copy(GranuleIndex g, device::Region& region) noexcept override {
     const ByteRange bytes = clip(file_.granule().bytes_of(GranuleRange{g, GranuleCount{1}}));
@@ -32,6 +35,8 @@ class BufferIo final : public GranuleIo {
     return direction_ == Direction::into_buffer ? region.read_copy(g, offset, buffer_for(bytes))
                                                 : region.write_copy(g, offset, buffer_for(bytes));
   }
+  /// Whether some of it went to the page cache that was to go to the disk.
+  bool needs_sync() const noexcept { return needs_sync_; }
 
  private:
   ByteRange clip(ByteRange r) const noexcept {
@@ -48,6 +53,7 @@ class BufferIo final : public GranuleIo {
   std::byte* const buffer_;
   const Direction direction_;
   const Path path_;
+  bool needs_sync_ = false;
 };
 
 Status move(CoherentFile& file, const Transfer& transfer, ByteRange range, GranuleIo& io,
@@ -105,7 +111,9 @@ Status write_file(CoherentFile& file, const Transfer& transfer, std::span<const 
   if (range.empty()) return {};
   BufferIo io(file, range, const_cast<std::byte*>(from.data()), Direction::out_of_buffer,
               transfer.is_direct ? Path::direct : Path::buffered);
-  return move(file, transfer, range, io, true);
+  const Status status = move(file, transfer, range, io, true);
+  // With no granule held: a sync may be waiting for one.
+  return status.is_ok() && io.needs_sync() ? file.sync_home() : status;
 }
 
 }  // namespace aprime::engine

@@ -53,9 +53,22 @@ Status CoherentFile::sync(GranuleRange range, AgentId requester) {
   // What cannot be recalled is told by the program's own msync.
   if (!requester.is_mount()) static_cast<void>(recall_all(range, Event::writeback));
   const Status written = write_back(range, Patience::wait);
+  const Status synced = sync_home();
+  return written.is_ok() ? synced : written;
+}
+
+Status CoherentFile::sync_home() noexcept {
   // One at a time: the kernel reports a failed write to one fdatasync and success to the next, which must not
   // be taken for an answer before the bytes were written again.
   const sync::Lock lock(sync_mutex_);
+  try {
+    return try_sync_home();
+  } catch (const std::bad_alloc&) {
+    return {Errc::resources, ENOMEM, {}};
+  }
+}
+
+Status CoherentFile::try_sync_home() {
   if (last_sync_failed_) {
     const Status status = dirty_unsynced();
     if (!status.is_ok()) return status;
@@ -71,7 +84,7 @@ Status CoherentFile::sync(GranuleRange range, AgentId requester) {
     unsynced_by_pointer_ = around(by_pointer, take_within_pointers());
     errors_.record(synced);
   }
-  return written.is_ok() ? synced : written;
+  return synced;
 }
 
 Status CoherentFile::come_home() noexcept {

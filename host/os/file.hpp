@@ -93,10 +93,16 @@ class File {
   /// what cannot be stored, is written. Of use for large parts. May allocate.
   Status store(ByteOffset at, std::span<const std::byte> from) noexcept;
   /// The same as `write` with O_DIRECT, where the file system can: `at`, the buffer and the size must be
-  /// multiples of `direct_alignment()`. Falls back to buffered I/O, and fdatasync after a write, where
-  /// O_DIRECT is refused; so does, for those bytes, the end of a file that ends within a block.
+  /// multiples of `direct_alignment()`. Falls back to buffered I/O where O_DIRECT is refused; so does, for
+  /// those bytes, the end of a file that ends within a block.
   Status read_direct(ByteOffset at, std::span<std::byte> into) noexcept;
-  Status write_direct(ByteOffset at, std::span<const std::byte> from) noexcept;
+  struct DirectResult {
+    Status status;
+    /// Some of it went to the page cache. It is not synced here: the kernel tells one fdatasync alone of what
+    /// failed, and that must be one that sees to all bytes of the file.
+    bool needs_sync = false;
+  };
+  DirectResult write_direct(ByteOffset at, std::span<const std::byte> from) noexcept;
   ByteCount direct_alignment() const noexcept;
   bool direct_supported() const noexcept;
 

@@ -120,30 +120,26 @@ Status File::read_direct(ByteOffset at, std::span<std::byte> into) noexcept {
   return status;
 }
 
-Status File::write_direct(ByteOffset at, std::span<const std::byte> from) noexcept {
+File::DirectResult File::write_direct(ByteOffset at, std::span<const std::byte> from) noexcept {
   const int fd = state_->direct_fd.load();
-  if (fd < 0 || access() == Access::read) {
-    const Status status = write(at, from);
-    return status.is_ok() ? sync() : status;
-  }
+  if (fd < 0 || access() == Access::read) return {write(at, from), true};
   const std::size_t alignment = state_->direct_alignment.value;
   assert(at.value % alignment == 0 && from.size() % alignment == 0);
   std::shared_lock lock(state_->end_gate);
   const SizeResult end = size();
-  if (!end.status.is_ok()) return {end.status.code, end.status.system_error, at};
+  if (!end.status.is_ok()) return {{end.status.code, end.status.system_error, at}};
   if (at.value >= end.size.value) return {};
   const auto below_end =
       static_cast<std::size_t>(std::min<std::uint64_t>(from.size(), end.size.value - at.value));
   // A direct write of the block in which the file ends would grow it to the end of the block.
   const std::size_t whole_blocks = below_end - below_end % alignment;
-  Status status = write_all(fd, at.value, from.first(whole_blocks));
+  const Status status = write_all(fd, at.value, from.first(whole_blocks));
   const bool is_refused = is_refusal(status);
-  if (!status.is_ok() && !is_refused) return status;
+  if (!status.is_ok() && !is_refused) return {status};
   const std::size_t direct = is_refused ? 0 : whole_blocks;
   if (direct == below_end) return {};
   lock.unlock();
-  status = write(at + ByteCount{direct}, from.first(below_end).subspan(direct));
-  return status.is_ok() ? sync() : status;
+  return {write(at + ByteCount{direct}, from.first(below_end).subspan(direct)), true};
 }
 
 void File::start_writeback(ByteRange range) noexcept {

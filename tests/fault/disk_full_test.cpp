@@ -271,6 +271,25 @@ TEST_P(Disk, after_a_failed_fdatasync_whoever_has_a_host_lease_there_may_sync) {
   other.join();
 }
 
+/// The kernel tells one fdatasync of what failed, of whosesoever bytes.
+TEST_P(Disk, a_direct_write_that_needs_an_fdatasync_keeps_its_failure_for_the_next_sync) {
+  World world(GetParam());
+  const std::string path = world.sparse_file(kFile);
+  // Where open for direct I/O is refused: it is the second of the file.
+  os::sys::set_fault_plan({.call = Call::open, .nth = 2, .times = 1, .error = EINVAL});
+  const Mapping m = world.map(path);
+  const Mapping other = world.map(path);
+  write_bytes(m, 0, constant(kFile / 2, 0x43));
+  os::sys::set_fault_plan({.call = Call::fdatasync, .nth = 1, .times = 1, .error = EIO});
+  alignas(kPage) static std::array<std::byte, kGranule> buffer;
+  EXPECT_EQ(code_of([&] { m.write_direct(ByteOffset{kFile / 2}, buffer); }), Errc::io);
+  EXPECT_EQ(code_of([&] { m.sync(); }), Errc::io);
+  EXPECT_EQ(code_of([&] { other.sync(); }), Errc::io);
+  EXPECT_NO_THROW(m.sync());
+  EXPECT_EQ(os::sys::calls_made(Call::fdatasync), 4u);
+  os::sys::clear_fault_plan();
+}
+
 TEST_P(Disk, each_of_two_who_sync_at_once_hears_of_a_failed_fdatasync_once) {
   World world(GetParam());
   const std::string path = world.sparse_file(kFile);

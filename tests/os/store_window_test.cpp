@@ -133,7 +133,7 @@ TEST_F(Stores, that_dirty_pages_again_lose_nobodys_bytes) {
     *static_cast<volatile std::byte*>(view.data()) = value;
     std::memset(direct.data(), static_cast<int>(value), 4096);
     EXPECT_TRUE(file_.write(ByteOffset{8192}, direct.bytes()).is_ok());
-    EXPECT_TRUE(file_.write_direct(ByteOffset{16384}, direct.bytes()).is_ok());
+    EXPECT_TRUE(file_.write_direct(ByteOffset{16384}, direct.bytes()).status.is_ok());
     std::vector<std::byte> seen(20480);
     EXPECT_TRUE(file_.read(ByteOffset{0}, seen).is_ok());
     for (const std::size_t at : {0, 8192, 16384}) EXPECT_EQ(seen[at], value) << at;
