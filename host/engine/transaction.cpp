@@ -167,7 +167,8 @@ Status CoherentFile::finish(Run& run, const Demand& demand, bool nothing_planned
       Counters::add(slot.counters().spurious_faults);
       status = regions_[slot.number()]->restore(run.range, write);
     } else {
-      Counters::add(host_.spurious_faults);
+      // A lease asks for the right whether it is there or not; nothing has trapped.
+      if (!demand.pin) Counters::add(host_.spurious_faults);
       const ViewGate::Pass pass(view_gate_);
       status = set_views(run, demand.view, write ? os::Protection::read_write : os::Protection::read);
     }

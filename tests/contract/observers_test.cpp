@@ -228,6 +228,8 @@ TEST_P(Observers, a_host_lease_keeps_the_device_waiting_and_no_longer) {
   EXPECT_FALSE(store.done());
   EXPECT_TRUE(report(m, 0).host_may_write);
   lease->bytes()[3] = std::byte{1};
+  EXPECT_EQ(world.runtime().stats().spurious_faults, 0u)
+      << "a lease is no fault, also where it gives nothing";
   lease.reset();
   store.wait();
   EXPECT_EQ(read_bytes(m), constant(kGranule, 5));
