@@ -3,8 +3,10 @@
 #include <cxxabi.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <exception>
+#include <new>
 #include <utility>
 
 namespace aprime {
@@ -20,7 +22,9 @@ DeviceFaultStatus Completion::status() const {
 
 void Completion::wait() const {
   const DeviceFaultStatus s = status();
-  if (!s.is_ok()) throw Error(s.code, s.message, s.path, s.system_error, s.offset);
+  if (s.is_ok()) return;
+  throw Error(s.code, s.message.empty() ? "a launch: out of memory" : s.message, s.path, s.system_error,
+              s.offset);
 }
 
 bool Completion::done() const noexcept {
@@ -156,6 +160,19 @@ class LaunchQueue::Announcement {
 };
 
 DeviceFaultStatus LaunchQueue::execute(Waiting& next) noexcept {
+  DeviceFaultStatus status;
+  try {
+    status = run_and_tell(next);
+  } catch (const std::bad_alloc&) {
+    // Not even for the words was there memory.
+    status.code = Errc::resources;
+    status.system_error = ENOMEM;
+  }
+  status.kernel = std::move(next.launch.name);
+  return status;
+}
+
+DeviceFaultStatus LaunchQueue::run_and_tell(Waiting& next) {
   const Launch& launch = next.launch;
   DeviceFaultStatus status;
   try {
@@ -173,7 +190,6 @@ DeviceFaultStatus LaunchQueue::execute(Waiting& next) noexcept {
     status.code = Errc::kernel_failed;
     status.message = launch.name + ": threw something that is no std::exception";
   }
-  status.kernel = launch.name;
   return status;
 }
 

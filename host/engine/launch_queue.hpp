@@ -59,6 +59,8 @@ class LaunchQueue {
   void run() noexcept;
   void place(Waiting& next, Placement& placement);
   DeviceFaultStatus execute(Waiting& next) noexcept;
+  /// \throws std::bad_alloc
+  DeviceFaultStatus run_and_tell(Waiting& next);
   DeviceFaultStatus run_on_device(Waiting& next);
 
   void place_ahead() noexcept;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <new>
 #include <optional>
 
 #include "host/engine/failure.hpp"
@@ -270,6 +271,13 @@ bool RuntimeState::should_flush() const {
   return dirty > options_.dirty_bytes_max.value;
 }
 
+void RuntimeState::flush() {
+  if (!should_flush()) return;
+  // A failure is recorded with the file and told by its holders' next sync.
+  for (const auto& file : all_files())
+    static_cast<void>(file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::skip));
+}
+
 void RuntimeState::run_flusher() noexcept {
   // Often enough that nothing stays dirty for much longer than asked, seldom enough to cost nothing.
   const auto tick =
@@ -280,10 +288,11 @@ void RuntimeState::run_flusher() noexcept {
       if (!stopping_) flusher_wakeup_.wait_for(flusher_mutex_, tick);
       if (stopping_) return;
     }
-    // A failure is recorded with the file and told by its holders' next sync.
-    if (should_flush())
-      for (const auto& file : all_files())
-        static_cast<void>(file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::skip));
+    try {
+      flush();
+    } catch (const std::bad_alloc&) {
+      // What is dirty stays so until the next tick.
+    }
     let_stuck_go();
   }
 }

@@ -93,6 +93,8 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   std::shared_ptr<CoherentFile> stuck_file(std::size_t n) const noexcept;
   void run_flusher() noexcept;
   bool should_flush() const;
+  /// \throws std::bad_alloc
+  void flush();
   std::vector<std::shared_ptr<CoherentFile>> all_files() const;
 
   // Constant after construction.

@@ -1,0 +1,84 @@
+// Memory that runs out in the library's own threads, where nobody could catch what is thrown.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <thread>
+
+#include "tests/contract/contract.hpp"
+#include "tests/contract/kernels.hpp"
+
+namespace {
+
+/// So many allocations of this thread fail, from now on.
+thread_local int failures_to_come = 0;
+thread_local bool is_spared = false;
+/// Those of all threads fail but of those that are spared.
+std::atomic<bool> all_fail{false};
+std::atomic<int> failed{0};
+
+bool must_fail() noexcept {
+  if (failures_to_come > 0)
+    --failures_to_come;
+  else if (is_spared || !all_fail.load())
+    return false;
+  failed.fetch_add(1);
+  return true;
+}
+
+}  // namespace
+
+// Not inlined, where the compiler would see new, then free, and warn.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  if (must_fail()) throw std::bad_alloc();
+  if (void* const p = std::malloc(size == 0 ? 1 : size)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace aprime::engine {
+namespace {
+
+using namespace contract;
+
+using OutOfMemory = Contract;
+APRIME_CONTRACT_SUITE(OutOfMemory);
+
+struct Mistake final : std::exception {
+  const char* what() const noexcept override { return "too many words for a string that allocates nothing"; }
+};
+struct FailingTask {
+  void operator()(int failures) const {
+    failures_to_come = failures;
+    throw Mistake();
+  }
+};
+
+TEST_P(OutOfMemory, launch_that_cannot_be_told_of_ends_all_the_same) {
+  World world(GetParam());
+  const Error error = error_of([&] { world.runtime().launch_task({}, FailingTask{}, 1).wait(); });
+  EXPECT_EQ(error.code(), Errc::resources);
+  EXPECT_NE(std::string(error.what()), "");
+  EXPECT_EQ(code_of([&] { world.runtime().launch_task({}, FailingTask{}, 0).wait(); }), Errc::kernel_failed);
+}
+
+TEST_P(OutOfMemory, flusher_goes_on_when_there_is_some_again) {
+  World world(GetParam(), {.dirty_age_max = std::chrono::milliseconds{20}});
+  const std::string path = world.sparse_file(4 * kGranule);
+  const Mapping m = world.map(path);
+  is_spared = true;
+  world.store_on_device(m, all_of(m), 0x51);
+  failed = 0;
+  all_fail = true;
+  const bool has_failed = eventually([] { return failed.load() > 2; });
+  all_fail = false;
+  EXPECT_TRUE(has_failed);
+  EXPECT_TRUE(eventually([&] { return plain_read(path) == constant(4 * kGranule, 0x51); }));
+}
+
+}  // namespace
+}  // namespace aprime::engine
