@@ -28,21 +28,31 @@ constexpr std::chrono::microseconds kWaitPause{200};
 
 }  // namespace
 
-/// Changes the file's size while a granule is held, or does nothing there.
+/// While a granule is held, changes the file's size, or lets the granule go only if it lies beyond the end.
 class CoherentFile::SizeIo final : public GranuleIo {
  public:
-  SizeIo(os::File& file, std::optional<ByteCount> size) noexcept : file_(file), size_(size) {}
+  SizeIo(os::File& file, GranuleSize granule, std::optional<ByteCount> size = {}) noexcept
+      : file_(file), granule_(granule), size_(size) {}
   bool is_done() const noexcept { return is_done_; }
-  Status on_home(GranuleRange) noexcept override {
+  /// The file has grown again since, and what a device has there may have been stored afterwards.
+  bool is_in_file() const noexcept { return is_in_file_; }
+  Status on_home(GranuleRange run) noexcept override {
     is_done_ = true;
-    return size_ ? file_.truncate(*size_) : Status{};
+    if (size_) return file_.truncate(*size_);
+    const os::File::SizeResult end = file_.size();
+    if (!end.status.is_ok()) return end.status;
+    const ByteOffset first = granule_.offset_of(run.first);
+    is_in_file_ = first.value < end.size.value;
+    return is_in_file_ ? Status{Errc::conflict, 0, first} : Status{};
   }
   Status on_copy(GranuleIndex, device::Region&) noexcept override { return {}; }
 
  private:
   os::File& file_;
+  const GranuleSize granule_;
   const std::optional<ByteCount> size_;
   bool is_done_ = false;
+  bool is_in_file_ = false;
 };
 
 Status CoherentFile::resize(ByteCount size, AgentId requester) {
@@ -61,7 +71,7 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
   // kernel zeroes there (the rest of the last page when it shrinks, nothing but zeros when it grows) is what
   // everyone reads.
   const ByteCount border{std::min(size.value, before.size.value)};
-  SizeIo io(file_, size);
+  SizeIo io(file_, granule_, size);
   Status status;
   if (border.value % granule_.bytes().value != 0) {
     const GranuleIndex g = granule_.index_of(ByteOffset{border.value});
@@ -113,11 +123,12 @@ Status CoherentFile::forget_from(GranuleIndex first, AgentId requester, std::chr
   // For a program's own truncation, the kernel drops its pages itself.
   Status first_error = requester.is_mount() ? Status{} : recall_all(beyond, Event::discard);
   for (const device::FrameOwner& owner : owners) {
-    SizeIo nothing(file_, std::nullopt);
-    const Status status = requester.is_mount()
-                              ? perform_for_program(owner.granule, Event::discard, nothing, wait_max, false)
-                              : perform({owner.granule, GranuleCount{1}}, {.event = Event::discard});
-    if (first_error.is_ok()) first_error = status;
+    SizeIo io(file_, granule_);
+    const Status status =
+        requester.is_mount()
+            ? perform_for_program(owner.granule, Event::discard, io, wait_max, false)
+            : perform({owner.granule, GranuleCount{1}}, {.event = Event::discard, .io = &io});
+    if (!io.is_in_file() && first_error.is_ok()) first_error = status;
   }
   return first_error;
 }

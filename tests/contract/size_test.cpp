@@ -1,5 +1,8 @@
 #include <sys/stat.h>
 
+#include <optional>
+#include <thread>
+
 #include "tests/contract/contract.hpp"
 
 // The end of the file: tails, growing, shrinking, holes, and files that others truncate.
@@ -123,6 +126,24 @@ TEST_P(Size, shrinking_takes_device_copies_with_it) {
   EXPECT_EQ(static_cast<std::int64_t>(delta.get().resident_bytes), -6 * static_cast<std::int64_t>(kGranule));
   EXPECT_EQ(read_bytes(m), constant(2 * kGranule + 1, 0x13));
   EXPECT_EQ(plain_size(path), 2 * kGranule + 1);
+}
+
+TEST_P(Size, a_shrink_that_ends_late_takes_nothing_that_came_after_the_file_had_grown_again) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(4 * kGranule));
+  const Mapping m = world.map(path);
+  Mapping other = world.map(path);
+  world.touch_on_device(m, granules(1));
+  world.store_on_device(m, granules(2, 2), 0x11);
+  std::optional<HostLease> lease = m.host_lease(granules(1), Right::read);
+  std::thread shrinks([&] { other.resize(ByteCount{kGranule}); });
+  EXPECT_TRUE(eventually([&] { return plain_size(path) == kGranule; }));
+  // It waits for the lease now, and has the others yet to forget.
+  plain_truncate(path, 4 * kGranule);
+  world.store_on_device(m, granules(2, 2), 0x22);
+  lease.reset();
+  shrinks.join();
+  EXPECT_EQ(world.seen_by_device(m, granules(2, 2)), constant(2 * kGranule, 0x22));
 }
 
 TEST_P(Size, only_a_mapping_that_reaches_the_end_can_be_resized) {
