@@ -195,16 +195,15 @@ Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
   Paging& paging = source_.paging();
   std::array<Paging::Ticket, kCommandsMax> tickets;
   GranuleCount done{0};
+  const auto command_for = [&](GranuleIndex g) { return PagingCommand{.op = op, .entry = &table_[g.value]}; };
   while (done < run.count) {
     const auto now =
         static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, (run.count - done).value));
-    for (std::size_t i = 0; i < now; ++i) {
-      const GranuleIndex g = run.first + GranuleCount{done.value + i};
-      tickets[i] = paging.post({.op = op, .entry = &table_[g.value], .frame = frame_of(g).value});
-    }
+    for (std::size_t i = 0; i < now; ++i)
+      tickets[i] = paging.post(command_for(run.first + GranuleCount{done.value + i}));
     for (std::size_t i = 0; i < now; ++i) {
       const GranuleIndex g = run.first + done;
-      const Status status = paging.await_release(tickets[i]);
+      const Status status = paging.await_release(tickets[i], command_for(g));
       if (!status.is_ok())
         return {done, {status.code, status.system_error, params_.granule.offset_of(g), status.reason}};
       const std::uint64_t kept = op == PagingOp::revoke ? 0 : rights_of(g) & PageEntry::kRead;

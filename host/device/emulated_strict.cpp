@@ -81,7 +81,7 @@ class EmulatedStrict final : public EmulatedDevice, public PagingSource {
   Paging& paging() override {
     if (!paging_) {
       pager_.reset(new Executor(start_workers(1)));
-      paging_ = std::make_unique<Paging>(paging_memory_, memory_.alias(), frames_.capacity(),
+      paging_ = std::make_unique<Paging>(paging_memory_, memory_.alias(),
                                          [this](const detail::PagingPort* port) { return run_pager(port); });
     }
     return *paging_;

@@ -90,9 +90,28 @@ class Backoff {
   unsigned rounds_ = 0;
 };
 
+/// Between two looks whether device threads have let go: each costs them a command, and they may take long.
+class ReleasePause {
+ public:
+  void pause() noexcept {
+    if (microseconds_ < kAtOnce) {
+      ::sched_yield();
+    } else {
+      const timespec t{0, microseconds_ * 1000};
+      ::nanosleep(&t, nullptr);
+    }
+    if (microseconds_ < kMax) microseconds_ *= 2;
+  }
+
+ private:
+  static constexpr long kAtOnce = 16;
+  static constexpr long kMax = 1024;
+  long microseconds_ = 1;
+};
+
 }  // namespace
 
-Paging::Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames, RunPager run_pager)
+Paging::Paging(PagingMemory& memory, std::byte* frame_memory, RunPager run_pager)
     : run_pager_(std::move(run_pager)),
       staging_(std::span(memory.shared(kStagingBuffers * StagingPool::kBufferBytes),
                          kStagingBuffers * StagingPool::kBufferBytes),
@@ -118,9 +137,7 @@ Paging::Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames,
            .jobs = device->jobs,
            .pieces = device->pieces,
            .pieces_listed = &device->pieces_listed.value,
-           .pieces_promised = &device->pieces_promised.value,
-           .parked = reinterpret_cast<std::uint32_t*>(
-               memory.device(static_cast<std::size_t>(frames.value) * sizeof(std::uint32_t)))};
+           .pieces_promised = &device->pieces_promised.value};
   device_port_ = reinterpret_cast<const detail::PagingPort*>(memory.device(sizeof port_));
   if (const Status status =
           memory.upload(reinterpret_cast<std::byte*>(const_cast<detail::PagingPort*>(device_port_)),
@@ -208,14 +225,15 @@ Paging::Ticket Paging::post(const PagingCommand& command) noexcept {
   slot.value = command.value;
   slot.frame_at = command.frame_at;
   slot.staging_at = command.staging_at;
-  slot.frame = command.frame;
   word(slot.ready).store(ticket + 1, std::memory_order_release);
   return ticket;
 }
 
-bool Paging::is_done(Ticket ticket) const noexcept {
-  return word(port_.commands[ticket % detail::kPagingCommands].done).load(std::memory_order_acquire) > ticket;
+std::uint64_t Paging::answer_to(Ticket ticket) const noexcept {
+  return word(port_.commands[ticket % detail::kPagingCommands].done).load(std::memory_order_acquire);
 }
+
+bool Paging::is_done(Ticket ticket) const noexcept { return answer_to(ticket) >> 1 > ticket; }
 
 Status Paging::await(Ticket ticket) noexcept {
   for (Backoff backoff; !is_done(ticket); backoff.pause())
@@ -223,13 +241,20 @@ Status Paging::await(Ticket ticket) noexcept {
   return {};
 }
 
-Status Paging::await_release(Ticket ticket) noexcept {
+Status Paging::await_release(Ticket ticket, const PagingCommand& command) noexcept {
   const auto deadline = Clock::now() + kReleaseWaitMax;
-  for (Backoff backoff; !is_done(ticket); backoff.pause()) {
+  ReleasePause rest;
+  for (Backoff backoff;; backoff.pause()) {
+    const std::uint64_t answer = answer_to(ticket);
+    if (answer == (ticket + 1) << 1) return {};
     if (broken_.load(std::memory_order_acquire)) return broken_why_;
     if (Clock::now() > deadline) return {Errc::resources, ETIMEDOUT, {}};
+    if (answer >> 1 <= ticket) continue;
+    // Pinned; or others have the slot already, and what it said is not known.
+    rest.pause();
+    ticket = post(command);
+    backoff = {};
   }
-  return {};
 }
 
 void Paging::serve_faults() noexcept {

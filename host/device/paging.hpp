@@ -72,9 +72,9 @@ class Paging {
   /// throw. Not ok: the device has failed, and executes nothing any more.
   using RunPager = std::function<Status(const detail::PagingPort* port)>;
 
-  /// `frames`: of the device, at `frame_memory` for the pager. `memory` must outlive this.
+  /// `frame_memory`: frame 0, as the pager reaches it. `memory` must outlive this.
   /// \throws Error(resources; what `memory` throws)
-  Paging(PagingMemory& memory, std::byte* frame_memory, FrameCount frames, RunPager run_pager);
+  Paging(PagingMemory& memory, std::byte* frame_memory, RunPager run_pager);
   /// \pre no session
   ~Paging();
   Paging(const Paging&) = delete;
@@ -106,9 +106,11 @@ class Paging {
   Ticket post(const detail::PagingCommand& command) noexcept;
   /// Valid answers: ok; device_failed.
   Status await(Ticket ticket) noexcept;
-  /// The same for a command that waits for device threads to let go. Valid answers: ok; device_failed;
-  /// resources if they do not within 30 s.
-  Status await_release(Ticket ticket) noexcept;
+  /// The same for `command`, a protect or revoke that was posted as `ticket`: posts it again while device
+  /// threads have pins, so that none of them keeps a place in the ring. Valid answers: ok; device_failed;
+  /// resources if they do not let go within 30 s: what they still have is not known then, but no more than
+  /// before.
+  Status await_release(Ticket ticket, const detail::PagingCommand& command) noexcept;
 
   /// Where copies pass through. A lease's address is its `staging_at` plus the port's `staging`.
   StagingPool& staging() noexcept { return staging_; }
@@ -125,6 +127,8 @@ class Paging {
   void answer(const detail::PagingFault& fault) noexcept;
   void fail(const Failure& failure) noexcept;
   void run_pagers() noexcept;
+  /// PagingCommand::done of the slot that it had.
+  std::uint64_t answer_to(Ticket ticket) const noexcept;
   bool is_done(Ticket ticket) const noexcept;
   /// Threads may have ended in the middle of something.
   bool was_stopped() const noexcept;

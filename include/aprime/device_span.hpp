@@ -25,7 +25,7 @@ template <class T>
 class PinnedSpan {
  public:
   APRIME_DEVICE PinnedSpan(PinnedSpan&& other) noexcept
-      : data_(other.data_), size_(other.size_), port_(other.port_), entry_(other.entry_) {
+      : data_(other.data_), size_(other.size_), entry_(other.entry_) {
     other.entry_ = nullptr;
   }
   PinnedSpan& operator=(PinnedSpan&&) = delete;
@@ -34,10 +34,10 @@ class PinnedSpan {
 #ifdef __CUDACC__
     const detail::WarpLanes lanes = detail::lanes_at(entry_, detail::Want::unpin);
     lanes.sync();
-    if (lanes.leads()) detail::unpin(*port_, entry_, lanes.count());
+    if (lanes.leads()) detail::unpin(entry_, lanes.count());
 #else
     // A kernel that is stopped ends its threads one by one, and none of them may wait for another.
-    detail::unpin(*port_, entry_, 1);
+    detail::unpin(entry_, 1);
 #endif
   }
 
@@ -49,13 +49,11 @@ class PinnedSpan {
 
  private:
   friend device_span<T>;
-  APRIME_DEVICE PinnedSpan(T* data, std::size_t size, const detail::PagingPort* port,
-                           std::uint64_t* entry) noexcept
-      : data_(data), size_(size), port_(port), entry_(entry) {}
+  APRIME_DEVICE PinnedSpan(T* data, std::size_t size, std::uint64_t* entry) noexcept
+      : data_(data), size_(size), entry_(entry) {}
 
   T* data_;
   std::size_t size_;
-  const detail::PagingPort* port_;
   std::uint64_t* entry_;
 };
 
@@ -171,12 +169,12 @@ class device_span {
     const std::uint64_t to_end = (granule_mask() + 1 - in_granule) / sizeof(T);
     std::uint64_t size = count < size_ - first ? count : size_ - first;
     if (size > to_end) size = to_end;
-    if (window_.base != nullptr) return {reinterpret_cast<T*>(window_.base + at), size, nullptr, nullptr};
+    if (window_.base != nullptr) return {reinterpret_cast<T*>(window_.base + at), size, nullptr};
     std::uint64_t* const entry = &window_.entries[at >> window_.log2_granule];
     std::byte* const granule =
         detail::pin(window_, at >> window_.log2_granule, !std::is_const_v<T>,
                     detail::lanes_at(entry, std::is_const_v<T> ? detail::Want::read : detail::Want::write));
-    return {reinterpret_cast<T*>(granule + in_granule), size, window_.port, entry};
+    return {reinterpret_cast<T*>(granule + in_granule), size, entry};
   }
 
   /// A part. \pre first + count <= size()
@@ -209,7 +207,7 @@ class device_span {
     std::byte* const bytes = detail::pin(window_, granule, true, lanes);
     const auto result = use(reinterpret_cast<T*>(bytes + (at & granule_mask())));
     lanes.sync();
-    if (lanes.leads()) detail::unpin(*window_.port, entry, lanes.count());
+    if (lanes.leads()) detail::unpin(entry, lanes.count());
     return result;
   }
 

@@ -151,12 +151,11 @@ class CudaDevice final : public device::Device, public device::PagingSource {
 
   device::Paging& paging() override {
     if (!paging_) {
-      auto paging =
-          std::make_unique<device::Paging>(paging_memory_, memory_.address(FrameIndex{0}), frames_.capacity(),
-                                           [this](const detail::PagingPort* port) {
-                                             kernel_is_queued_.acquire();
-                                             return run_pager(port);
-                                           });
+      auto paging = std::make_unique<device::Paging>(paging_memory_, memory_.address(FrameIndex{0}),
+                                                     [this](const detail::PagingPort* port) {
+                                                       kernel_is_queued_.acquire();
+                                                       return run_pager(port);
+                                                     });
       // Only when it is started is a kernel's code brought to the GPU, and then it waits for all kernels that
       // run (CUDA C++ Programming Guide, "Lazy Loading"; cudaFuncGetAttributes does not do it). So it is
       // started once before there is one that it is for, and leaves at once.

@@ -18,37 +18,38 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
 
 }  // namespace aprime::contract
 
-#define APRIME_CONTRACT_KERNELS(KERNEL)                                   \
-  KERNEL(AddGranules, DemandRead, std::size_t, ReadWrite)                 \
-  KERNEL(AtomicIncrement, ReadWrite, std::size_t)                         \
-  KERNEL(AtomicOnReadLease, Read)                                         \
-  KERNEL(ChangeEach64, DemandReadWrite, DemandReadWrite)                  \
-  KERNEL(CopyBytes, Read, ReadWrite)                                      \
-  KERNEL(CopyBytes, Read, Write)                                          \
-  KERNEL(CopyElements, DemandRead, DemandReadWrite, std::size_t)          \
-  KERNEL(CountInto, DemandReadWrite, unsigned)                            \
-  KERNEL(CountOthers, Read, std::size_t, Byte, Write)                     \
-  KERNEL(IncrementBoth, ReadWrite, ReadWrite)                             \
-  KERNEL(IncrementBoth, Write, ReadWrite)                                 \
-  KERNEL(IncrementBothLanes, ReadWrite, ReadWrite, unsigned, std::size_t) \
-  KERNEL(IncrementBytes, ReadWrite)                                       \
-  KERNEL(IncrementElements, DemandReadWrite)                              \
-  KERNEL(IncrementLane, ReadWrite, unsigned, std::size_t)                 \
-  KERNEL(IncrementPinned, DemandReadWrite, std::size_t)                   \
-  KERNEL(LoadAt, Read, std::ptrdiff_t, ReadWrite)                         \
-  KERNEL(LoadFrom, DemandReadWrite, std::size_t, ReadWrite)               \
-  KERNEL(StoreAt, ReadWrite, std::ptrdiff_t, Byte)                        \
-  KERNEL(StoreBoth, Write, Write, Byte)                                   \
-  KERNEL(StoreEverywhere, ReadWrite, Byte)                                \
-  KERNEL(StoreEverywhere, Write, Byte)                                    \
-  KERNEL(StoreInto, DemandReadWrite, std::size_t, unsigned)               \
-  KERNEL(StoreStrided, ReadWrite, std::size_t, Byte)                      \
-  KERNEL(StoreStrided, Write, std::size_t, Byte)                          \
-  KERNEL(StoreThroughReadLease, Read, std::size_t, Byte)                  \
-  KERNEL(SumByIterator, DemandReadWrite)                                  \
-  KERNEL(VisitLeased, ReadWrite, ReadWrite)                               \
-  KERNEL(VisitOnDemand, DemandReadWrite, ReadWrite)                       \
-  KERNEL(WaitForHost, DemandReadWrite, unsigned, unsigned)                \
+#define APRIME_CONTRACT_KERNELS(KERNEL)                                                 \
+  KERNEL(AddGranules, DemandRead, std::size_t, ReadWrite)                               \
+  KERNEL(AtomicIncrement, ReadWrite, std::size_t)                                       \
+  KERNEL(AtomicOnReadLease, Read)                                                       \
+  KERNEL(ChangeEach64, DemandReadWrite, DemandReadWrite)                                \
+  KERNEL(CopyBytes, Read, ReadWrite)                                                    \
+  KERNEL(CopyBytes, Read, Write)                                                        \
+  KERNEL(CopyElements, DemandRead, DemandReadWrite, std::size_t)                        \
+  KERNEL(CountInto, DemandReadWrite, unsigned)                                          \
+  KERNEL(CountOthers, Read, std::size_t, Byte, Write)                                   \
+  KERNEL(IncrementBoth, ReadWrite, ReadWrite)                                           \
+  KERNEL(IncrementBoth, Write, ReadWrite)                                               \
+  KERNEL(IncrementBothLanes, ReadWrite, ReadWrite, unsigned, std::size_t)               \
+  KERNEL(IncrementBytes, ReadWrite)                                                     \
+  KERNEL(IncrementElements, DemandReadWrite)                                            \
+  KERNEL(IncrementLane, ReadWrite, unsigned, std::size_t)                               \
+  KERNEL(IncrementPinned, DemandReadWrite, std::size_t)                                 \
+  KERNEL(LoadAt, Read, std::ptrdiff_t, ReadWrite)                                       \
+  KERNEL(LoadFrom, DemandReadWrite, std::size_t, ReadWrite)                             \
+  KERNEL(PinWhileOthersFault, DemandReadWrite, DemandReadWrite, std::size_t, ReadWrite) \
+  KERNEL(StoreAt, ReadWrite, std::ptrdiff_t, Byte)                                      \
+  KERNEL(StoreBoth, Write, Write, Byte)                                                 \
+  KERNEL(StoreEverywhere, ReadWrite, Byte)                                              \
+  KERNEL(StoreEverywhere, Write, Byte)                                                  \
+  KERNEL(StoreInto, DemandReadWrite, std::size_t, unsigned)                             \
+  KERNEL(StoreStrided, ReadWrite, std::size_t, Byte)                                    \
+  KERNEL(StoreStrided, Write, std::size_t, Byte)                                        \
+  KERNEL(StoreThroughReadLease, Read, std::size_t, Byte)                                \
+  KERNEL(SumByIterator, DemandReadWrite)                                                \
+  KERNEL(VisitLeased, ReadWrite, ReadWrite)                                             \
+  KERNEL(VisitOnDemand, DemandReadWrite, ReadWrite)                                     \
+  KERNEL(WaitForHost, DemandReadWrite, unsigned, unsigned)                              \
   KERNEL(WatchNumbers, DemandRead, std::size_t, std::uint64_t, ReadWrite)
 
 #define APRIME_CONTRACT_TASKS(TASK) \

@@ -74,6 +74,25 @@ struct WaitForHost {
   }
 };
 
+/// The first block keeps a granule pinned until the threads of the others have stored to each of theirs.
+struct PinWhileOthersFault {
+  APRIME_DEVICE void operator()(device_span<unsigned> pinned, device_span<unsigned> others,
+                                std::size_t per_granule, LeasedSpan<unsigned> ended) const {
+    if (blockIdx.x == 0) {
+      if (threadIdx.x != 0) return;
+      const PinnedSpan<unsigned> part = pinned.pin_span(0, 1);
+      while (atomicAdd(&ended[0], 0) != (gridDim.x - 1) * blockDim.x) __nanosleep(1000);
+      part[0] = 1;
+      return;
+    }
+    const std::size_t own = first_index() - blockDim.x;
+    for (std::size_t at = own * per_granule; at < others.size();
+         at += (index_step() - blockDim.x) * per_granule)
+      others.store(at, 1);
+    atomicAdd(&ended[0], 1);
+  }
+};
+
 /// A warp for each granule: adds up the words of its elements.
 struct AddGranules {
   APRIME_DEVICE void operator()(device_span<const unsigned> words, std::size_t per_granule,

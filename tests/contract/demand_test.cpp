@@ -273,5 +273,28 @@ TEST_P(SoftwarePagedDemand, a_load_sees_no_half_of_a_write) {
   EXPECT_EQ(torn.host<const unsigned>()[0], 0U);
 }
 
+/// More faults than there are commands under way at once. Small granules: the CPU waits for so long only.
+TEST_P(SoftwarePagedDemand, a_pin_that_the_cpu_waits_for_holds_up_nobody_else) {
+  constexpr std::size_t kGranules = 1200;
+  constexpr std::size_t kWordsOfPage = kPage / sizeof(unsigned);
+  World world(GetParam(),
+              {.granule = ByteCount{kPage}, .device_memory = ByteCount{(kGranules + 64) * kPage}});
+  const Mapping pinned = world.map_new(Bytes(kPage));
+  const Mapping others = world.map_new(Bytes(kGranules * kPage));
+  const Mapping ended = world.map_new(Bytes(kPage));
+  const Completion done =
+      world.runtime().launch({{2}, {32}}, PinWhileOthersFault{}, demand_read_write(pinned),
+                             demand_read_write(others), kWordsOfPage, aprime::read_write(ended));
+  std::thread reader([&] {
+    while (!done.done()) EXPECT_NO_THROW(static_cast<void>(read_bytes(pinned, range(4, 4))));
+  });
+  EXPECT_EQ(done.status().code, Errc::ok);
+  reader.join();
+  EXPECT_EQ(pinned.host<const unsigned>()[0], 1U);
+  unsigned stored = 0;
+  for (std::size_t g = 0; g < kGranules; ++g) stored += others.host<const unsigned>()[g * kWordsOfPage];
+  EXPECT_EQ(stored, kGranules);
+}
+
 }  // namespace
 }  // namespace aprime::contract

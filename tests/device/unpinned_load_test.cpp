@@ -45,17 +45,10 @@ TEST_F(UnpinnedLoad, what_is_remembered_of_another_granule_does_not_count) {
 }
 
 TEST_F(UnpinnedLoad, a_copy_that_is_taken_is_another_when_it_comes_back_to_its_frame) {
-  std::array<PagingCommand, 1> commands{};
-  std::array<std::uint32_t, 2> parked{};
-  PagingPort port{};
-  port.commands = commands.data();
-  port.parked = parked.data();
-  commands[0].ready = 1;
   entries_[0] = entry(1, 3);
-  begin_revocation(port, {.op = PagingOp::revoke, .entry = &entries_[0], .frame = 1}, 1);
-  EXPECT_EQ(commands[0].done, 1U);
+  EXPECT_TRUE(take_right(&entries_[0], PagingOp::revoke));
   EXPECT_FALSE(is_same_copy(entry(1, 3), entries_[0]));
-  set_entry(port, &entries_[0], entry(1, 0));
+  set_entry(&entries_[0], entry(1, 0));
   EXPECT_EQ(entries_[0], entry(1, 4));
   EXPECT_FALSE(is_same_copy(entry(1, 3), entries_[0]));
 }

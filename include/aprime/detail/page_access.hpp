@@ -46,10 +46,10 @@ APRIME_DEVICE inline bool is_usable(std::uint64_t entry, bool write) noexcept {
 }
 
 /// Removes the pins of `count` threads. By one thread, after all that they did.
-APRIME_DEVICE inline void unpin(const PagingPort& port, std::uint64_t* entry, std::uint64_t count) noexcept {
+APRIME_DEVICE inline void unpin(std::uint64_t* entry, std::uint64_t count) noexcept {
   const std::uint64_t before = DeviceWord<std::uint64_t>(*entry).fetch_sub(count, order::release);
   if ((before & PageEntry::kRevoking) != 0 && (before & PageEntry::kPins) == count)
-    complete_revocation(port, entry);
+    complete_revocation(entry);
 }
 
 /// Asks the host for a right. By one thread.
@@ -139,7 +139,7 @@ APRIME_DEVICE inline std::byte* pin(const PagedWindow& window, std::uint64_t gra
     if (lanes.leads()) {
       seen = DeviceWord<std::uint64_t>(*entry).fetch_add(lanes.count() * PageEntry::kPin, order::acquire);
       if (!is_usable(seen, write)) {
-        unpin(*window.port, entry, lanes.count());
+        unpin(entry, lanes.count());
         seen = 0;
       }
     }

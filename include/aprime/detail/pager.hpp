@@ -22,31 +22,26 @@
 
 namespace aprime::detail {
 
-/// Tells the host that a command was executed. By one thread.
-APRIME_DEVICE inline void finish_command(const PagingPort& port, std::uint64_t number) noexcept {
+/// Tells the host that a command was executed, and whether pins keep it from what it wanted. By one thread.
+APRIME_DEVICE inline void finish_command(const PagingPort& port, std::uint64_t number,
+                                         bool is_pinned = false) noexcept {
   PagingCommand& slot = port.commands[(number - 1) % kPagingCommands];
-  SharedWord<std::uint64_t>(slot.done).store(number, order::release);
+  SharedWord<std::uint64_t>(slot.done).store(number << 1 | (is_pinned ? 1 : 0), order::release);
 }
 
-/// The same for the revocation that is parked at a frame.
-APRIME_DEVICE inline void finish_parked(const PagingPort& port, std::uint64_t frame) noexcept {
-  const std::uint32_t slot = DeviceWord<std::uint32_t>(port.parked[frame]).load(order::relaxed);
-  finish_command(port, SharedWord<std::uint64_t>(port.commands[slot].ready).load(order::relaxed));
+/// What is left of an entry that is revoked when nobody has a pin any more.
+APRIME_DEVICE inline std::uint64_t revoked(std::uint64_t entry) noexcept {
+  return (entry & PageEntry::kRevokingAll) != 0
+             ? (entry & PageEntry::kPending) | ((entry + PageEntry::kGeneration) & PageEntry::kGenerations)
+             : entry & ~(PageEntry::kWrite | PageEntry::kRevoking);
 }
 
 /// Completes a revocation if nobody has a pin any more. By one thread; several may try.
-APRIME_DEVICE inline void complete_revocation(const PagingPort& port, std::uint64_t* entry) noexcept {
+APRIME_DEVICE inline void complete_revocation(std::uint64_t* entry) noexcept {
   DeviceWord<std::uint64_t> word(*entry);
   std::uint64_t seen = word.load(order::relaxed);
-  while ((seen & PageEntry::kRevoking) != 0 && (seen & PageEntry::kPins) == 0) {
-    const std::uint64_t left =
-        (seen & PageEntry::kRevokingAll) != 0
-            ? (seen & PageEntry::kPending) | ((seen + PageEntry::kGeneration) & PageEntry::kGenerations)
-            : seen & ~(PageEntry::kWrite | PageEntry::kRevoking);
-    // The frame stays the granule's until the host has heard of it, and so does its place in `parked`.
-    const std::uint64_t frame = seen >> PageEntry::kFrameShift;
-    if (!word.compare_exchange_weak(seen, left, order::acq_rel, order::relaxed)) continue;
-    return finish_parked(port, frame);
+  while ((seen & PageEntry::kRevoking) != 0 && (seen & PageEntry::kPins) == 0 &&
+         !word.compare_exchange_weak(seen, revoked(seen), order::acq_rel, order::relaxed)) {
   }
 }
 
@@ -77,31 +72,47 @@ APRIME_DEVICE void copy_bytes(std::byte* to, const std::byte* from, std::uint64_
 }
 
 /// By one thread.
-APRIME_DEVICE inline void set_entry(const PagingPort& port, std::uint64_t* entry,
-                                    std::uint64_t value) noexcept {
+APRIME_DEVICE inline void set_entry(std::uint64_t* entry, std::uint64_t value) noexcept {
   DeviceWord<std::uint64_t> word(*entry);
   const std::uint64_t answered =
       (value & PageEntry::kWrite) != 0 ? PageEntry::kPending : PageEntry::kPendingRead;
-  // Pins: of threads that look, find no right, and remove them again.
+  // Pins: of threads that look, find no right, and remove them again; or the host has given up a revocation.
   const std::uint64_t kept = PageEntry::kPins | PageEntry::kGenerations | (PageEntry::kPending & ~answered);
   std::uint64_t seen = word.load(order::relaxed);
   while (!word.compare_exchange_weak(seen, value | (seen & kept), order::acq_rel, order::relaxed)) {
   }
-  // A revocation that the host has given up on.
-  if ((seen & PageEntry::kRevoking) != 0) finish_parked(port, seen >> PageEntry::kFrameShift);
 }
 
-/// Begins to take a right. By one thread. The command is finished by whoever removes the last pin.
-APRIME_DEVICE inline void begin_revocation(const PagingPort& port, const PagingCommand& command,
-                                           std::uint64_t number) noexcept {
-  DeviceWord<std::uint32_t>(port.parked[command.frame])
-      .store(static_cast<std::uint32_t>((number - 1) % kPagingCommands), order::relaxed);
-  const std::uint64_t how =
-      PageEntry::kRevoking | (command.op == PagingOp::revoke ? PageEntry::kRevokingAll : 0);
-  // Once it has begun others may finish it, and then the slot is the host's.
-  std::uint64_t* const entry = command.entry;
-  DeviceWord<std::uint64_t>(*entry).fetch_or(how, order::acq_rel);
-  complete_revocation(port, entry);
+/// Takes the write right, or all; whether it is taken. Where there are pins it only begins, and whoever
+/// removes the last one completes it: the host asks again. By one thread.
+APRIME_DEVICE inline bool take_right(std::uint64_t* entry, PagingOp op) noexcept {
+  const bool all = op == PagingOp::revoke;
+  const std::uint64_t right = all ? PageEntry::kReadWrite : PageEntry::kWrite;
+  const std::uint64_t how = PageEntry::kRevoking | (all ? PageEntry::kRevokingAll : 0);
+  DeviceWord<std::uint64_t> word(*entry);
+  std::uint64_t seen = word.load(order::acquire);
+  for (;;) {
+    // Taken before: the pins are of threads that look.
+    if ((seen & (right | PageEntry::kRevoking)) == 0) return true;
+    const bool is_free = (seen & PageEntry::kPins) == 0;
+    const std::uint64_t left = is_free ? revoked(seen | how) : seen | how;
+    if (word.compare_exchange_weak(seen, left, order::acq_rel, order::acquire)) return is_free;
+  }
+}
+
+/// Takes every right at once, and lets those who wait for one look. By one thread.
+APRIME_DEVICE inline void close_entry(std::uint64_t* entry) noexcept {
+  DeviceWord<std::uint64_t> word(*entry);
+  std::uint64_t seen = word.load(order::relaxed);
+  for (;;) {
+    std::uint64_t left = seen & ~(PageEntry::kReadWrite | PageEntry::kPending);
+    // Those who have a pin may go on to use the frame: so it is not the host's before they have removed it.
+    if ((seen & (PageEntry::kReadWrite | PageEntry::kRevoking)) != 0) {
+      left |= PageEntry::kRevoking | PageEntry::kRevokingAll;
+      if ((seen & PageEntry::kPins) == 0) left = revoked(left);
+    }
+    if (word.compare_exchange_weak(seen, left, order::acq_rel, order::relaxed)) return;
+  }
 }
 
 APRIME_DEVICE inline bool is_about_a_table(PagingOp op) noexcept {
@@ -112,12 +123,11 @@ APRIME_DEVICE inline bool is_about_a_table(PagingOp op) noexcept {
 APRIME_DEVICE inline void change_table(const PagingPort& port, std::uint64_t number,
                                        WarpLanes lanes) noexcept {
   const PagingCommand& command = port.commands[(number - 1) % kPagingCommands];
-  const bool sweeps = command.op == PagingOp::sweep;
-  const std::uint64_t kept =
-      sweeps ? ~PageEntry::kPins : ~(PageEntry::kRead | PageEntry::kWrite | PageEntry::kPending);
   for (std::uint64_t i = lanes.rank(); i < command.value; i += lanes.count()) {
-    DeviceWord<std::uint64_t>(command.entry[i]).fetch_and(kept, order::acq_rel);
-    if (sweeps) complete_revocation(port, &command.entry[i]);
+    if (command.op == PagingOp::close)
+      close_entry(&command.entry[i]);
+    else
+      DeviceWord<std::uint64_t>(command.entry[i]).fetch_and(~PageEntry::kPins, order::acq_rel);
   }
   lanes.sync();
   if (lanes.leads()) finish_command(port, number);
@@ -142,7 +152,7 @@ APRIME_DEVICE void copy_piece(const PagingPort& port, std::uint64_t number, Warp
                                  ? SharedWord<std::uint32_t>(job.left).fetch_sub(1, order::acq_rel)
                                  : DeviceWord<std::uint32_t>(job.left).fetch_sub(1, order::acq_rel);
   if (left != 1) return;
-  if (job.entry != nullptr) set_entry(port, job.entry, job.value);
+  if (job.entry != nullptr) set_entry(job.entry, job.value);
   finish_command(port, job.command);
 }
 
@@ -162,7 +172,7 @@ APRIME_DEVICE void execute_copy(const PagingPort& port, const PagingCommand& com
   const std::uint64_t value = command.value;
   lanes.sync();
   if (!lanes.leads()) return;
-  if (fills) set_entry(port, entry, value);
+  if (fills) set_entry(entry, value);
   finish_command(port, number);
 }
 
@@ -194,10 +204,10 @@ APRIME_DEVICE inline void list_pieces(const PagingPort& port, const PagingComman
 APRIME_DEVICE inline void execute_at_once(const PagingPort& port, const PagingCommand& command,
                                           std::uint64_t number) noexcept {
   if (command.op == PagingOp::set) {
-    set_entry(port, command.entry, command.value);
+    set_entry(command.entry, command.value);
     finish_command(port, number);
   } else if (command.op == PagingOp::protect || command.op == PagingOp::revoke) {
-    begin_revocation(port, command, number);
+    finish_command(port, number, !take_right(command.entry, command.op));
   }
 }
 

@@ -23,7 +23,8 @@ namespace aprime::detail {
 /// - R, W: device threads may load, store. W implies R
 /// - pr, pw: somebody has asked the host for the right; others wait without asking again
 /// - rev: the right is being taken. No new pin counts; whoever removes the last pin completes it, so that the
-///   one who takes it never has to wait. all: nothing stays; else R stays
+///   one who takes it never has to wait. all: nothing stays; else R stays. So an entry with neither rev nor R
+///   is used by nobody, and one with neither rev nor W stored to by nobody
 /// - pins: device threads that rely on the entry as it is. Ten times as many as a GPU has fit
 /// - generation: of the copy; grows by one when it is taken. For those who load without a pin
 struct PageEntry {
@@ -53,8 +54,9 @@ enum class PagingOp : std::uint32_t {
   fill,      ///< copy_in, then set
   // The others.
   set,      ///< entry := frame and rights; answers those who wait for them
-  protect,  ///< takes the write right; done when no device thread can still use it
-  revoke,   ///< takes everything; done when no device thread can still use it
+  protect,  ///< takes the write right. While device threads can still use it, the answer is `pinned`: to be
+            ///< posted again
+  revoke,   ///< takes everything. The same
   close,    ///< takes every right of a whole table: the kernel is to end
   sweep,    ///< removes every pin of a whole table: the threads that had them are gone
 };
@@ -62,14 +64,13 @@ enum class PagingOp : std::uint32_t {
 /// A slot of the command ring. `ready` is written last by the host, `done` last by the device.
 struct alignas(64) PagingCommand {
   std::uint64_t ready = 0;  ///< number of the command plus one
-  std::uint64_t done = 0;   ///< likewise, once it was executed
+  std::uint64_t done = 0;   ///< twice that number once it was executed; plus one: pinned
   PagingOp op = PagingOp::set;
   std::uint32_t bytes = 0;         ///< of a copy, a multiple of kCopyWordBytes
   std::uint64_t* entry = nullptr;  ///< fill, set, protect, revoke: the entry; else the table's first
   std::uint64_t value = 0;         ///< fill, set: frame and rights; close, sweep: number of entries
   std::uint64_t frame_at = 0;      ///< copies: bytes from the start of frame memory
   std::uint64_t staging_at = 0;    ///< copies: bytes from the start of staging memory
-  std::uint64_t frame = 0;         ///< protect, revoke: first frame of the granule
 };
 static_assert(sizeof(PagingCommand) == 64 && std::is_trivially_copyable_v<PagingCommand>);
 
@@ -148,7 +149,6 @@ struct PagingPort {
   CopyPiece* pieces;
   std::uint64_t* pieces_listed;    ///< how many ever were
   std::uint64_t* pieces_promised;  ///< how many some block will copy, or has; also of those to come
-  std::uint32_t* parked;           ///< for each frame: the command that waits for its last pin
 };
 
 /// A file's A′ as a kernel sees it.
