@@ -334,6 +334,7 @@ struct PagerKernel {
     // While nobody waits, it leaves the bus and its multiprocessor to others.
     constexpr unsigned kPauseMax = 6400;
     unsigned pause = kPauseMin;
+    bool leaves = false;
     for (;;) {
       std::uint64_t waiting = 0;
       std::uint64_t copiers = 0;
@@ -346,7 +347,15 @@ struct PagerKernel {
         pause = kPauseMin;
         continue;
       }
-      if (is_to_leave(port, lanes)) return;
+      // The host posts nothing after it has said so. What it posted before is there in a last look: left
+      // over, it would be executed in the next session, on page tables that may be gone.
+      if (leaves) return;
+      leaves = is_to_leave(port, lanes);
+      if (leaves) {
+        acquire_seen_of_host();
+        lanes.sync();
+        continue;
+      }
       __nanosleep(pause);
       if (lanes.broadcast(waiting) != 0)
         pause = kPauseMin;
