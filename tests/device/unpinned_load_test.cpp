@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
+#include <cstdint>
 #include <cstring>
+#include <thread>
 
 #include "aprime/detail/page_access.hpp"
 
@@ -57,6 +60,31 @@ TEST_F(UnpinnedLoad, pins_and_the_write_right_of_others_do_not_matter) {
   entries_[0] = entry(1, 3) | PageEntry::kWrite | 5 * PageEntry::kPin;
   EntryGuess guess{entry(1, 3), 0};
   EXPECT_EQ(load_validated<std::uint32_t>(window(), 8, guess), 0x0101'0101U);
+}
+
+template <class T>
+class WholeWord : public testing::Test {};
+using Words = testing::Types<std::uint16_t, std::uint32_t, std::uint64_t>;
+TYPED_TEST_SUITE(WholeWord, Words);
+
+/// Not a copy that is taken, but a store of another thread beside the load.
+TYPED_TEST(WholeWord, is_loaded_at_once) {
+  constexpr auto kOnes = static_cast<TypeParam>(~TypeParam{0});
+  alignas(16) TypeParam word = 0;
+  std::atomic<bool> ended{false};
+  std::thread other([&] {
+    for (TypeParam value = kOnes; !ended.load(std::memory_order_relaxed);
+         value = static_cast<TypeParam>(~value))
+      std::atomic_ref<TypeParam>(word).store(value, std::memory_order_relaxed);
+  });
+  unsigned torn = 0;
+  for (int i = 0; i < 2'000'000; ++i) {
+    const auto seen = load_unpinned<TypeParam>(reinterpret_cast<const std::byte*>(&word));
+    torn += seen != 0 && seen != kOnes ? 1 : 0;
+  }
+  ended = true;
+  other.join();
+  EXPECT_EQ(torn, 0U);
 }
 
 }  // namespace

@@ -10,7 +10,14 @@
 
 namespace aprime::detail {
 
-/// As much of a value as is loaded at once.
+/// The largest word that so many bytes consist of.
+template <unsigned bytes>
+using WordOf =
+    std::conditional_t<bytes % 8 == 0, std::uint64_t,
+                       std::conditional_t<bytes == 4, std::uint32_t,
+                                          std::conditional_t<bytes == 2, std::uint16_t, std::uint8_t>>>;
+
+/// As much of a value as is loaded at once: a word is never seen half stored.
 template <unsigned bytes>
 struct LoadedPiece {
   unsigned char held[bytes];
@@ -25,10 +32,7 @@ struct LoadedPiece {
                    : "memory");
       std::memcpy(held, words, bytes);
     } else {
-      using Word =
-          std::conditional_t<bytes == 8, std::uint64_t,
-                             std::conditional_t<bytes == 4, std::uint32_t,
-                                                std::conditional_t<bytes == 2, std::uint16_t, std::uint8_t>>>;
+      using Word = WordOf<bytes>;
       auto* const at = const_cast<Word*>(reinterpret_cast<const Word*>(from));
       const Word word = DeviceWord<Word>(*at).load(order::acquire);
       std::memcpy(held, &word, bytes);
@@ -37,10 +41,10 @@ struct LoadedPiece {
 #else
   // The race is the point: who loads looks afterwards whether there was one.
   __attribute__((no_sanitize("thread"))) explicit LoadedPiece(const std::byte* from) noexcept {
-    using Word = std::conditional_t<bytes % 8 == 0, std::uint64_t, unsigned char>;
+    using Word = WordOf<bytes>;
     for (unsigned at = 0; at < bytes; at += sizeof(Word)) {
       const Word word = *reinterpret_cast<const volatile Word*>(from + at);
-      for (unsigned i = 0; i < sizeof(Word); ++i) held[at + i] = static_cast<unsigned char>(word >> (8 * i));
+      std::memcpy(held + at, &word, sizeof(Word));
     }
     asm volatile("" ::: "memory");  // x86 keeps loads in order
   }
