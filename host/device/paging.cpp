@@ -1,5 +1,6 @@
 #include "host/device/paging.hpp"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <time.h>
 
@@ -8,12 +9,14 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "aprime/detail/page_access.hpp"
 #include "host/device/device_fault.hpp"
 #include "host/device/kernel_stop.hpp"
 #include "host/os/futex.hpp"
+#include "host/os/quiet_thread.hpp"
 
 namespace aprime::device {
 
@@ -146,20 +149,33 @@ Paging::Paging(PagingMemory& memory, std::byte* frame_memory, RunPager run_pager
     throw Error(status.code, "device memory cannot be written to");
   // Until there is a session.
   word(*port_.pager_leave).store(1);
-  servers_.resize(service_threads());
-  for (std::thread& server : servers_) server = std::thread([this] { serve_faults(); });
-  pager_ = std::thread([this] { run_pagers(); });
+  try {
+    servers_.resize(service_threads());
+    for (std::thread& server : servers_) server = os::start_quiet_thread([this] { serve_faults(); });
+    pager_ = os::start_quiet_thread([this] { run_pagers(); });
+  } catch (const std::system_error& error) {
+    end_threads();
+    throw Error(Errc::resources,
+                fmt::format("cannot start the threads that serve a device's faults: {}", error.what()), {},
+                error.code().value());
+  } catch (...) {
+    end_threads();
+    throw;
+  }
 }
 
-Paging::~Paging() {
+Paging::~Paging() { end_threads(); }
+
+void Paging::end_threads() noexcept {
   {
     const sync::Lock lock(mutex_);
     assert(!in_session_);
     leaving_ = true;
   }
   changed_.notify_all();
-  for (std::thread& server : servers_) server.join();
-  pager_.join();
+  for (std::thread& server : servers_)
+    if (server.joinable()) server.join();
+  if (pager_.joinable()) pager_.join();
 }
 
 void Paging::begin(std::span<PagedRegion* const> regions) {

@@ -127,6 +127,8 @@ class Paging {
   void answer(const detail::PagingFault& fault) noexcept;
   void fail(const Failure& failure) noexcept;
   void run_pagers() noexcept;
+  /// Of those that were started.
+  void end_threads() noexcept;
   /// PagingCommand::done of the slot that it had.
   std::uint64_t answer_to(Ticket ticket) const noexcept;
   bool is_done(Ticket ticket) const noexcept;

@@ -1,0 +1,68 @@
+#include "host/device/paging.hpp"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <span>
+#include <vector>
+
+#include "host/device/sanitizer_fibers.hpp"
+#include "host/os/memory.hpp"
+
+// The host's side of faults in a kernel, without a device.
+
+namespace aprime::device {
+namespace {
+
+/// Once all memory is there, leaves address space for the stacks of two more threads.
+class ScarceMemory final : public PagingMemory {
+ public:
+  static constexpr std::size_t kStackBytes = std::size_t{256} << 20;
+
+  std::byte* shared(std::size_t bytes) override { return device(bytes); }
+  std::byte* device(std::size_t bytes) override {
+    return memory_.emplace_back(os::Mapped::anonymous(bytes, true)).data();
+  }
+  void free(std::byte*) noexcept override {}
+  Status clear(std::byte*) noexcept override { return {}; }
+  Status upload(std::byte*, std::span<const std::byte>) noexcept override {
+    std::size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlimit limit{pages * 4096 + kStackBytes * 5 / 2, RLIM_INFINITY};
+    ::setrlimit(RLIMIT_AS, &limit);
+    return {};
+  }
+
+ private:
+  std::vector<os::Mapped> memory_;
+};
+
+TEST(Paging, threads_that_cannot_be_started_are_an_error) {
+  if (sanitizer::address || sanitizer::thread) GTEST_SKIP() << "address space cannot be limited";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    // Larger than any stack that was left behind for use by the next thread.
+    pthread_attr_t attributes;
+    ::pthread_attr_init(&attributes);
+    ::pthread_attr_setstacksize(&attributes, ScarceMemory::kStackBytes);
+    ::pthread_setattr_default_np(&attributes);
+    ScarceMemory memory;
+    try {
+      const Paging paging(memory, nullptr, [](const detail::PagingPort*) { return Status{}; });
+      std::_Exit(1);
+    } catch (const Error& error) {
+      std::_Exit(error.code() == Errc::resources ? 0 : 2);
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace aprime::device
