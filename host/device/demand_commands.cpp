@@ -25,7 +25,7 @@ constexpr std::size_t kCommandsMax = 64;
 Progress DemandRegion::fill_by_commands(GranuleRange run, HomePort& home) noexcept {
   const StagingPool::Lease staging = source_.paging().staging().lease();
   const std::uint64_t granule = params_.granule.bytes().value;
-  const GranuleCount most{staging.first_half().size() / granule};
+  GranuleCount most{staging.first_half().size() / granule};
   GranuleCount done{0};
   while (done < run.count) {
     const GranuleRange part{run.first + done, std::min(most, run.count - done)};
@@ -36,6 +36,11 @@ Progress DemandRegion::fill_by_commands(GranuleRange run, HomePort& home) noexce
       filled = fill_each(part, home, bytes);
     } else {
       filled.status = home.read(params_.granule.offset_of(part.first), bytes);
+      if (!filled.status.is_ok() && part.count.value > 1) {
+        // Which of them cannot be read is not known; those before it can.
+        most = GranuleCount{1};
+        continue;
+      }
       if (filled.status.is_ok()) filled.status = copy(PagingOp::copy_in, part, bytes);
       if (filled.status.is_ok()) {
         for (GranuleIndex g = part.first; g < part.end(); ++g.value) label({g, GranuleCount{1}});
@@ -66,8 +71,13 @@ Progress DemandRegion::fill_each(GranuleRange run, HomePort& home, std::span<std
     const GranuleIndex g = run.first + opened;
     const std::span<std::byte> bytes = staging.subspan(opened.value * granule, granule);
     if (read == opened) {
-      const GranuleCount now = std::min(at_once, run.count - read);
+      GranuleCount now = std::min(at_once, run.count - read);
       failure = home.read(params_.granule.offset_of(g), {bytes.data(), now.value * granule});
+      if (!failure.is_ok() && now.value > 1) {
+        // Which of them cannot be read is not known; those before it can.
+        now = GranuleCount{1};
+        failure = home.read(params_.granule.offset_of(g), {bytes.data(), granule});
+      }
       if (!failure.is_ok()) break;
       read.value += now.value;
     }

@@ -15,6 +15,7 @@
 #include <random>
 
 #include "host/os/syscalls.hpp"
+#include "tests/contract/demand_kernels.hpp"
 #include "tests/fault/guarded_access.hpp"
 #include "tests/fault/scenario.hpp"
 #include "tests/os/temporary_file.hpp"
@@ -232,6 +233,23 @@ INSTANTIATE_TEST_SUITE_P(every_call, Injection,
                            return fmt::format("{}_{}", std::get<0>(chosen.param).name,
                                               os::sys::name_of(std::get<1>(chosen.param)));
                          });
+
+/// A fault brings along what the kernel is likely to want next. Nobody has asked for that yet.
+TEST(InjectionOfPread, ANeighbourThatCannotBeReadStopsNoKernel) {
+  for (const std::uint64_t granule : {std::uint64_t{16} << 10, std::uint64_t{128} << 10}) {
+    for (const std::uint64_t nth : {3U, 4U, 5U}) {
+      contract::World world(kCasts[2].personality,
+                            {.granule = ByteCount{granule}, .device_memory = ByteCount{64 * granule}});
+      const Mapping m = world.map_new(contract::constant(40 * granule, 1));
+      os::sys::set_fault_plan({.call = Call::pread, .nth = nth, .times = 1, .error = EIO});
+      const DeviceFaultStatus status =
+          world.runtime().launch({{1}, {1}}, contract::SumByIterator{}, demand_read_write(m)).status();
+      os::sys::clear_fault_plan();
+      EXPECT_EQ(status.code, Errc::ok) << status.message << ", granule " << granule << ", call " << nth;
+      EXPECT_EQ(os::sys::faults_injected(), 1U);
+    }
+  }
+}
 
 /// Exits with 0 if a process whose fault handlers cannot be installed is told so, and can try again.
 int run_without_handlers(unsigned nth) {
