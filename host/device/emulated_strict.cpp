@@ -92,7 +92,9 @@ class EmulatedStrict final : public EmulatedDevice, public PagingSource {
     const auto run = [](const void* closure, detail::ThreadCursor& cursor) {
       while (cursor.next()) detail::PagerKernel{}(*static_cast<const detail::PagingPort* const*>(closure));
     };
-    static_cast<void>(pager_->run({&port, run, "pager"}, Grid{{1}, {kPagerLanes}}));
+    const LaunchResult result = pager_->run({&port, run, "pager"}, Grid{{1}, {kPagerLanes}});
+    // Stopped in the middle of something: nobody executes commands any more.
+    if (!result.completed()) return {Errc::device_failed, 0, {}, "the pager kernel was stopped"};
     return {};
   }
 
