@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -178,6 +180,23 @@ TEST_F(UserfaultTest, ThreadsThatWantOnePageAllGetIt) {
     }
     ASSERT_TRUE(memory_.drop(page(0), memory_.size()).is_ok());
   }
+}
+
+TEST(Userfault, IsMissingAtFirstInAProgramThatLocksItsMemory) {
+  constexpr int kRefused = 77;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::mlockall(MCL_FUTURE) != 0) std::_Exit(kRefused);
+    const std::vector<std::byte> source = test::pattern(2 * kPageBytes);
+    UserfaultMemory memory(source.size());
+    std::size_t done = 0;
+    if (!memory.copy(memory.data(), source, true, &done).is_ok()) std::_Exit(1);
+    std::_Exit(std::memcmp(memory.data(), source.data(), source.size()) == 0 ? 0 : 2);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kRefused) GTEST_SKIP() << "mlockall is refused here";
+  EXPECT_EQ(status, 0) << "2: zeros in place of what was copied";
 }
 
 TEST(Userfault, AChildThatTouchesItCrashes) {
