@@ -47,8 +47,8 @@ class InodeTable {
   /// Null if the kernel does not know it. The root is not found.
   std::shared_ptr<Inode> find(const os::FileIdentity& identity) noexcept;
   /// Where the inode is that find() would find. It may cease to be at any time, so its address is good for
-  /// asking the kernel about it only. Usable inside a signal handler, which must not be left with the last hold
-  /// on an inode: descriptors are closed there, and memory freed.
+  /// asking the kernel about it only. Usable inside a signal handler, which must not be left with the last
+  /// hold on an inode: descriptors are closed then, and memory freed.
   const Inode* address_of(const os::FileIdentity& identity) noexcept;
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
   void forget(Inode& inode, std::uint64_t lookups) noexcept;

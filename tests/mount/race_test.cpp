@@ -4,35 +4,16 @@
 #include <fmt/format.h>
 #include <linux/fuse.h>
 
-#include <atomic>
-#include <cerrno>
-#include <chrono>
 #include <future>
 #include <string>
 
 #include "aprime/device_span.hpp"
-#include "tests/mount/held_calls.hpp"
-#include "tests/mount/mounted.hpp"
+#include "tests/mount/mount_races.hpp"
 
 namespace aprime {
 namespace {
 
-using test::all;
-using test::Call;
-using test::Client;
-using test::Hold;
-using test::Moment;
-using test::Mounted;
-using test::wait_until_blocked;
-using test::When;
-
-constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kGranule = 16384;
-constexpr std::uint64_t kSize = 4 * kGranule;
-
-ByteRange bytes(std::uint64_t at, std::uint64_t size) { return {ByteOffset{at}, ByteCount{size}}; }
-ByteRange granule(std::uint64_t n) { return bytes(n * kGranule, kGranule); }
-ByteRange page(std::uint64_t n) { return bytes(n * kPage, kPage); }
+using namespace test;
 
 /// Whether these are ten bytes, each of them `before` or `after`: who shows them and who stores overlap.
 bool is_old_or_new(std::string seen, unsigned char before, unsigned char after) {
@@ -49,52 +30,6 @@ struct CountOnDemand {
     for (std::size_t i = 0; i < words.size(); i += kPage / sizeof(unsigned))
       words.store(i, words.load(i) + 1);
   }
-};
-
-/// Stores to what it was given, and stays until it is told to go on.
-struct StoreAndStay {
-  APRIME_DEVICE void operator()(LeasedSpan<unsigned char> bytes, std::atomic<bool>* is_there,
-                                const std::atomic<bool>* goes_on) const {
-    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = 7;
-    is_there->store(true);
-    is_there->notify_all();
-    goes_on->wait(false);
-  }
-};
-
-class MountRaces : public testing::TestWithParam<DeviceKind> {
- protected:
-  MountRaces() {
-    mounted_.make("file", std::string(kSize, 'h'));
-    mapping_ = mounted_.map("file");
-    for (Client* client : {&client_, &other_}) {
-      client->must("open " + mounted_.at("file"));
-      client->must("map_random");
-    }
-  }
-  ~MountRaces() override { mapping_ = Mapping(); }
-
-  // What the device does, in a thread of its own.
-  std::future<void> device_stores(ByteRange range, unsigned char value) {
-    return std::async(std::launch::async,
-                      [this, range, value] { mounted_.device_stores(mapping_, range, value); });
-  }
-  std::future<unsigned> device_misses(ByteRange range, unsigned char value) {
-    return std::async(std::launch::async,
-                      [this, range, value] { return mounted_.device_misses(mapping_, range, value); });
-  }
-  /// The step by which a device gets the bytes of a granule.
-  Moment filling(When when, std::uint64_t n) const {
-    return {.call = GetParam() == DeviceKind::emulated ? Call::ioctl : Call::pread,
-            .when = when,
-            .range = granule(n),
-            .on_behalf_of = Moment::kNoRequest};
-  }
-
-  Mounted mounted_{GetParam()};
-  Mapping mapping_;
-  Client client_;
-  Client other_;
 };
 
 TEST_P(MountRaces, page_that_is_read_while_its_granule_is_taken_is_taken_again) {
@@ -238,110 +173,6 @@ TEST_P(MountRaces, page_is_asked_for_while_a_device_is_given_the_granule) {
   stored.get();
   EXPECT_PRED3(is_old_or_new, client_.end(), 1, 2);
   EXPECT_EQ(client_.bytes("load 0 10"), all(10, 2));
-}
-
-// While the size of a file changes, the kernel holds back what it has to write; a recall that waits for that
-// may not keep the change waiting.
-TEST_P(MountRaces, truncate_while_a_recall_waits_for_pages_held_back) {
-  client_.must("store 16384 16384 1");
-  Hold recall({Call::invalidate, When::before, granule(1)});
-  std::future<unsigned> missed = device_misses(bytes(kGranule, 1000), 1);
-  const pid_t recaller = recall.wait();
-  Hold cut({Call::ftruncate, When::before});
-  other_.begin("truncate 20000");
-  cut.wait();
-  recall.release();
-  wait_until_blocked(recaller);
-  cut.release();
-  EXPECT_EQ(other_.end(), "ok");
-  EXPECT_EQ(missed.get(), 0u);
-  other_.must(fmt::format("truncate {}", kSize));
-  EXPECT_EQ(device_misses(bytes(kGranule, 20000 - kGranule), 1).get(), 0u);
-  EXPECT_EQ(device_misses(bytes(20000, kSize - 20000), 0).get(), 0u);
-  EXPECT_EQ(client_.bytes("load 19990 20"), all(10, 1) + all(10, 0));
-}
-
-// The same, by a launch that has pinned a granule which the change of the size has to do with: the one that
-// is cut, or one that goes whole.
-TEST_P(MountRaces, truncate_while_a_launch_with_pins_recalls_another_granule) {
-  for (const std::uint64_t size : {5000, 0}) {
-    client_.must("store 16384 16384 1");
-    Hold recall({Call::invalidate, When::before, granule(1)});
-    std::future<void> stored = device_stores(bytes(0, 2 * kGranule), 2);
-    const pid_t recaller = recall.wait();
-    Hold cut({Call::ftruncate, When::before});
-    other_.begin(fmt::format("truncate {}", size));
-    cut.wait();
-    recall.release();
-    wait_until_blocked(recaller);
-    cut.release();
-    EXPECT_EQ(other_.end(), "ok");
-    try {
-      stored.get();
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find("beyond the end"), std::string::npos) << error.what();
-    }
-    other_.must(fmt::format("truncate {}", kSize));
-    EXPECT_EQ(device_misses(bytes(size, kSize - size), 0).get(), 0u);
-    EXPECT_EQ(client_.bytes(fmt::format("load {} 10", size)), all(10, 0));
-  }
-}
-
-// A granule that a running kernel has cannot be made to end in zeros; it need not, until the file grows
-// again.
-TEST_P(MountRaces, truncate_and_grow_while_a_kernel_has_the_granule) {
-  std::atomic<bool> is_there{false}, goes_on{false};
-  std::future<void> stored = std::async(std::launch::async, [&] {
-    mounted_.runtime()
-        .launch(Grid::cover(1, 1), StoreAndStay{}, read_write(mapping_, granule(1)), &is_there, &goes_on)
-        .wait();
-  });
-  is_there.wait(false);
-  other_.must("truncate 20000");
-  other_.begin(fmt::format("truncate {}", kSize));
-  std::future<std::string> grown = std::async(std::launch::async, [&] { return other_.end(); });
-  // A device with page faults waits for its kernel's next one instead.
-  if (GetParam() == DeviceKind::emulated_strict) {
-    EXPECT_EQ(grown.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
-  }
-  goes_on.store(true);
-  goes_on.notify_all();
-  EXPECT_EQ(grown.get(), "ok");
-  stored.get();
-  EXPECT_EQ(device_misses(bytes(kGranule, 20000 - kGranule), 7).get(), 0u);
-  EXPECT_EQ(device_misses(bytes(20000, kSize - 20000), 0).get(), 0u);
-  EXPECT_EQ(client_.bytes("load 19990 20"), all(10, 7) + all(10, 0));
-}
-
-TEST_P(MountRaces, growing_fails_where_a_kernel_keeps_the_granule) {
-  if (GetParam() != DeviceKind::emulated_strict) return;  // keeps no granule
-  other_.must("truncate 20000");
-  std::atomic<bool> is_there{false}, goes_on{false};
-  std::future<void> stored = std::async(std::launch::async, [&] {
-    mounted_.runtime()
-        .launch(Grid::cover(1, 1), StoreAndStay{}, read_write(mapping_, bytes(kGranule, 20000 - kGranule)),
-                &is_there, &goes_on)
-        .wait();
-  });
-  is_there.wait(false);
-  EXPECT_EQ(other_.ask(fmt::format("truncate {}", kSize)), fmt::format("errno {}", EBUSY));
-  EXPECT_EQ(other_.ask("size"), "ok 20000");
-  goes_on.store(true);
-  goes_on.notify_all();
-  stored.get();
-  other_.must(fmt::format("truncate {}", kSize));
-  EXPECT_EQ(client_.bytes("load 19990 20"), all(10, 7) + all(10, 0));
-}
-
-TEST_P(MountRaces, recall_while_a_truncate_holds_the_granule) {
-  client_.must("store 16384 16384 1");
-  Hold cut({Call::ftruncate, When::before});
-  other_.begin("truncate 20000");
-  cut.wait();
-  std::future<unsigned> missed = device_misses(bytes(kGranule, 20000 - kGranule), 1);
-  cut.release();
-  EXPECT_EQ(other_.end(), "ok");
-  EXPECT_EQ(missed.get(), 0u);
 }
 
 // A launch has one granule pinned and recalls the other, for which it would wait for ever if a program's

@@ -1,0 +1,141 @@
+// The size of a file changes for a program while others have granules of it, or take them.
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <future>
+#include <string>
+
+#include "tests/mount/mount_races.hpp"
+
+namespace aprime {
+namespace {
+
+using namespace test;
+
+/// Stores to what it was given, and stays until it is told to go on.
+struct StoreAndStay {
+  APRIME_DEVICE void operator()(LeasedSpan<unsigned char> bytes, std::atomic<bool>* is_there,
+                                const std::atomic<bool>* goes_on) const {
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = 7;
+    is_there->store(true);
+    is_there->notify_all();
+    goes_on->wait(false);
+  }
+};
+
+class SizeRaces : public MountRaces {};
+
+// While the size of a file changes, the kernel holds back what it has to write; a recall that waits for that
+// may not keep the change waiting.
+TEST_P(SizeRaces, truncate_while_a_recall_waits_for_pages_held_back) {
+  client_.must("store 16384 16384 1");
+  Hold recall({Call::invalidate, When::before, granule(1)});
+  std::future<unsigned> missed = device_misses(bytes(kGranule, 1000), 1);
+  const pid_t recaller = recall.wait();
+  Hold cut({Call::ftruncate, When::before});
+  other_.begin("truncate 20000");
+  cut.wait();
+  recall.release();
+  wait_until_blocked(recaller);
+  cut.release();
+  EXPECT_EQ(other_.end(), "ok");
+  EXPECT_EQ(missed.get(), 0u);
+  other_.must(fmt::format("truncate {}", kSize));
+  EXPECT_EQ(device_misses(bytes(kGranule, 20000 - kGranule), 1).get(), 0u);
+  EXPECT_EQ(device_misses(bytes(20000, kSize - 20000), 0).get(), 0u);
+  EXPECT_EQ(client_.bytes("load 19990 20"), all(10, 1) + all(10, 0));
+}
+
+// The same, by a launch that has pinned a granule which the change of the size has to do with: the one that
+// is cut, or one that goes whole.
+TEST_P(SizeRaces, truncate_while_a_launch_with_pins_recalls_another_granule) {
+  for (const std::uint64_t size : {5000, 0}) {
+    client_.must("store 16384 16384 1");
+    Hold recall({Call::invalidate, When::before, granule(1)});
+    std::future<void> stored = device_stores(bytes(0, 2 * kGranule), 2);
+    const pid_t recaller = recall.wait();
+    Hold cut({Call::ftruncate, When::before});
+    other_.begin(fmt::format("truncate {}", size));
+    cut.wait();
+    recall.release();
+    wait_until_blocked(recaller);
+    cut.release();
+    EXPECT_EQ(other_.end(), "ok");
+    try {
+      stored.get();
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("beyond the end"), std::string::npos) << error.what();
+    }
+    other_.must(fmt::format("truncate {}", kSize));
+    EXPECT_EQ(device_misses(bytes(size, kSize - size), 0).get(), 0u);
+    EXPECT_EQ(client_.bytes(fmt::format("load {} 10", size)), all(10, 0));
+  }
+}
+
+// A granule that a running kernel has cannot be made to end in zeros; it need not, until the file grows
+// again.
+TEST_P(SizeRaces, truncate_and_grow_while_a_kernel_has_the_granule) {
+  std::atomic<bool> is_there{false}, goes_on{false};
+  std::future<void> stored = std::async(std::launch::async, [&] {
+    mounted_.runtime()
+        .launch(Grid::cover(1, 1), StoreAndStay{}, read_write(mapping_, granule(1)), &is_there, &goes_on)
+        .wait();
+  });
+  is_there.wait(false);
+  other_.must("truncate 20000");
+  other_.begin(fmt::format("truncate {}", kSize));
+  std::future<std::string> grown = std::async(std::launch::async, [&] { return other_.end(); });
+  // A device with page faults waits for its kernel's next one instead.
+  if (GetParam() == DeviceKind::emulated_strict) {
+    EXPECT_EQ(grown.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
+  }
+  goes_on.store(true);
+  goes_on.notify_all();
+  EXPECT_EQ(grown.get(), "ok");
+  stored.get();
+  EXPECT_EQ(device_misses(bytes(kGranule, 20000 - kGranule), 7).get(), 0u);
+  EXPECT_EQ(device_misses(bytes(20000, kSize - 20000), 0).get(), 0u);
+  EXPECT_EQ(client_.bytes("load 19990 20"), all(10, 7) + all(10, 0));
+}
+
+TEST_P(SizeRaces, growing_fails_where_a_kernel_keeps_the_granule) {
+  if (GetParam() != DeviceKind::emulated_strict) return;  // keeps no granule
+  other_.must("truncate 20000");
+  std::atomic<bool> is_there{false}, goes_on{false};
+  std::future<void> stored = std::async(std::launch::async, [&] {
+    mounted_.runtime()
+        .launch(Grid::cover(1, 1), StoreAndStay{}, read_write(mapping_, bytes(kGranule, 20000 - kGranule)),
+                &is_there, &goes_on)
+        .wait();
+  });
+  is_there.wait(false);
+  EXPECT_EQ(other_.ask(fmt::format("truncate {}", kSize)), fmt::format("errno {}", EBUSY));
+  EXPECT_EQ(other_.ask("size"), "ok 20000");
+  goes_on.store(true);
+  goes_on.notify_all();
+  stored.get();
+  other_.must(fmt::format("truncate {}", kSize));
+  EXPECT_EQ(client_.bytes("load 19990 20"), all(10, 7) + all(10, 0));
+}
+
+TEST_P(SizeRaces, recall_while_a_truncate_holds_the_granule) {
+  client_.must("store 16384 16384 1");
+  Hold cut({Call::ftruncate, When::before});
+  other_.begin("truncate 20000");
+  cut.wait();
+  std::future<unsigned> missed = device_misses(bytes(kGranule, 20000 - kGranule), 1);
+  cut.release();
+  EXPECT_EQ(other_.end(), "ok");
+  EXPECT_EQ(missed.get(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, SizeRaces, testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict),
+                         [](const auto& test) {
+                           return test.param == DeviceKind::emulated ? "faulting" : "strict";
+                         });
+
+}  // namespace
+}  // namespace aprime
