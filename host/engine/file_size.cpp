@@ -97,8 +97,12 @@ Status CoherentFile::perform_for_program(GranuleIndex g, Event event, SizeIo& io
   const GranuleRange range{g, GranuleCount{1}};
   const auto give_up = std::chrono::steady_clock::now() + wait_max;
   for (;;) {
-    const Status status = perform(
-        range, {.event = event, .requester = AgentId::mount(), .patience = Patience::at_once, .io = &io});
+    const Status status =
+        perform(range, {.event = event,
+                        .requester = AgentId::mount(),
+                        // A running kernel that has faulted it in lets go, though not at once.
+                        .patience = wait_max.count() > 0 ? Patience::skip : Patience::at_once,
+                        .io = &io});
     if (io.is_done() || (!status.is_ok() && status.system_error != EAGAIN)) return status;
     const GranuleWord seen = directory_.load(g);
     if (seen.busy() && seen.state().owner.is_mount()) return {};

@@ -1,6 +1,7 @@
 // The size of a file changes for a program while others have granules of it, or take them.
 
 #include <fmt/format.h>
+#include <linux/fuse.h>
 
 #include <atomic>
 #include <cerrno>
@@ -8,6 +9,7 @@
 #include <future>
 #include <string>
 
+#include "aprime/device_span.hpp"
 #include "tests/mount/mount_races.hpp"
 
 namespace aprime {
@@ -23,6 +25,14 @@ struct StoreAndStay {
     is_there->store(true);
     is_there->notify_all();
     goes_on->wait(false);
+  }
+};
+
+/// Faults on the third granule, and then on the first.
+struct StoreToThirdAndFirst {
+  APRIME_DEVICE void operator()(device_span<unsigned char> bytes) const {
+    bytes.store(2 * kGranule, 8);
+    bytes.store(0, 8);
   }
 };
 
@@ -73,6 +83,30 @@ TEST_P(SizeRaces, truncate_while_a_launch_with_pins_recalls_another_granule) {
     EXPECT_EQ(device_misses(bytes(size, kSize - size), 0).get(), 0u);
     EXPECT_EQ(client_.bytes(fmt::format("load {} 10", size)), all(10, 0));
   }
+}
+
+// The same, by a running kernel that has the granule, but is not in the way.
+TEST_P(SizeRaces, growing_while_a_kernel_that_has_the_last_granule_faults_on_another) {
+  other_.must(fmt::format("truncate {}", 2 * kGranule + 5000));
+  client_.must("store 0 16384 1");
+  Hold recall({Call::invalidate, When::before, granule(0)});
+  std::future<void> stored = std::async(std::launch::async, [&] {
+    mounted_.runtime()
+        .launch(Grid::cover(1, 1), StoreToThirdAndFirst{},
+                demand_read_write(mapping_, bytes(0, 2 * kGranule + 5000)))
+        .wait();
+  });
+  const pid_t recaller = recall.wait();
+  Hold asked({Call::request, When::before, bytes(0, kSize), FUSE_SETATTR});
+  other_.begin(fmt::format("truncate {}", kSize));
+  asked.wait();
+  recall.release();
+  wait_until_blocked(recaller);
+  asked.release();
+  EXPECT_EQ(other_.end(), "ok");
+  stored.get();
+  EXPECT_EQ(client_.bytes("load 0 2"), all(1, 8) + all(1, 1));
+  EXPECT_EQ(client_.bytes(fmt::format("load {} 2", 2 * kGranule)), all(1, 8) + all(1, 'h'));
 }
 
 // A granule that a running kernel has cannot be made to end in zeros; it need not, until the file grows
