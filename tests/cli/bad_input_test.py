@@ -3,10 +3,11 @@
 
 import os
 import resource
+import signal
 import subprocess
 import unittest
 
-from command import APRIME, DEVICES, EACH_DEVICE, CliTest, punch_hole, start, wait_for_first_byte
+from command import APRIME, DEVICES, EACH_DEVICE, CliTest, punch_hole, start, stop, wait_for_first_byte
 
 
 class BadInput(CliTest):
@@ -193,11 +194,13 @@ class BadInput(CliTest):
 
     def test_truncated_by_another_process_while_dirty_on_the_device(self):
         for options in EACH_DEVICE:
-            path = self.file(b"a" * (16 << 20))
+            path = self.file(b"a" * (64 << 20))
             process = start("run", "uppercase", path, *options)
             self.addCleanup(process.kill)
             wait_for_first_byte(path, b"A", process)
+            stop(process)
             os.truncate(path, 5000)
+            process.send_signal(signal.SIGCONT)
             _, err = process.communicate(timeout=60)
             self.assertEqual(process.returncode, 1, err)
             self.assertRegex(err.decode(), r"\Aaprime: [^\n]*%s[^\n]+\n\Z" % path)

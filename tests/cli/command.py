@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,19 @@ def wait_for_first_byte(path, byte, process, at=0):
         while os.pread(f.fileno(), 1, at) != byte:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"no store arrived: status {process.poll()}")
+
+
+def stop(process):
+    """Until every thread of it stands still: the signal reaches them one by one."""
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    for task in os.listdir(f"/proc/{process.pid}/task"):
+        while True:
+            with open(f"/proc/{process.pid}/task/{task}/stat") as f:
+                if f.read().rpartition(")")[2].split()[0] in "TZ":
+                    break
+            if time.monotonic() > deadline:
+                raise AssertionError(f"process {process.pid} does not stop")
 
 
 def punch_hole(path, offset, size):

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from command import APRIME
+from command import APRIME, stop
 from mounted import LIBC, NOBODY, MountedTest, detach, is_mounted
 
 
@@ -200,8 +200,8 @@ class Lifecycle(MountedTest):
     def test_daemon_that_answers_no_more_is_forced_out(self):
         self.start_mount()
         self.write(self.at("file"), b"text")
-        self.daemon.send_signal(signal.SIGSTOP)
         self.addCleanup(self.daemon.kill)
+        stop(self.daemon)
         hanging = subprocess.Popen(["rm", self.at("file")], stderr=subprocess.PIPE)
         with self.assertRaises(subprocess.TimeoutExpired):
             hanging.wait(timeout=0.3)

@@ -4,7 +4,6 @@ does no harm."""
 
 import json
 import os
-import signal
 import socket
 import stat
 import struct
@@ -13,7 +12,7 @@ import threading
 import time
 import unittest
 
-from command import APRIME
+from command import APRIME, stop
 from mounted import MountedTest, detach, run_as
 
 NOBODY = 65534
@@ -94,7 +93,7 @@ class Status(MountedTest):
 
     def test_mount_whose_daemon_dies_while_it_is_looked_at_is_stale(self):
         self.start_mount()
-        self.daemon.send_signal(signal.SIGSTOP)
+        stop(self.daemon)
         asking = subprocess.Popen([APRIME, "status", self.mountpoint], stdout=subprocess.PIPE,
                                   stderr=subprocess.PIPE)
         time.sleep(0.5)  # for it to wait for the daemon; should it be slower, it finds the daemon dead
