@@ -11,7 +11,10 @@ import subprocess
 import time
 import unittest
 
-from command import APRIME, DEVICES, EACH_DEVICE, CliTest, start, wait_for_first_byte
+from command import APRIME, DEVICES, EACH_DEVICE, SMALL, CliTest, start, wait_for_first_byte
+
+# Of a file that is worked on for a second or so, granule by granule.
+LONG = (12 if SMALL else 48) << 20
 
 
 class Output(CliTest):
@@ -85,7 +88,7 @@ class Output(CliTest):
 
     def test_verify_finds_what_somebody_else_changed_meanwhile(self):
         # Another program writes into a part that the kernel has left behind, which must be noticed.
-        path = self.file(b"a" * (48 << 20))
+        path = self.file(b"a" * LONG)
         process = start("run", "uppercase", path, "--verify", "--json", "--granule", "4K",
                         "--device-memory", "64K")
         self.addCleanup(process.kill)
@@ -112,7 +115,7 @@ class Output(CliTest):
             status = subprocess.run([APRIME, "run", "nothing", "x"], stderr=full, timeout=60).returncode
         self.assertEqual(status, 2)
         # A terminal that goes away while the bar is drawn.
-        path = self.file(b"a" * (48 << 20))
+        path = self.file(b"a" * LONG)
         master, slave = pty.openpty()
         process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K", stderr=slave)
         self.addCleanup(process.kill)
@@ -149,7 +152,7 @@ class Output(CliTest):
         for command in (["run", "uppercase"], ["demo"]):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 with self.subTest(command=command, signal=number):
-                    path = self.file(b"a" * (48 << 20))
+                    path = self.file(b"a" * LONG)
                     process = start(*command, path, "--granule", "4K", "--device-memory", "64K")
                     self.addCleanup(process.kill)
                     wait_for_first_byte(path, b"A", process)
@@ -172,7 +175,7 @@ class Output(CliTest):
             self.assertEqual(process.returncode, -number)
 
     def test_a_signal_that_is_ignored_from_the_start_stays_ignored(self):
-        path = self.file(b"a" * (48 << 20))
+        path = self.file(b"a" * LONG)
         process = start("run", "uppercase", path, "--granule", "4K", "--device-memory", "64K",
                         prefix=["sh", "-c", 'trap "" INT TERM HUP; exec "$@"', "sh"])
         self.addCleanup(process.kill)
@@ -185,7 +188,7 @@ class Output(CliTest):
 
     def test_a_terminal_that_goes_away_leaves_no_file_half_changed(self):
         # Its end is told twice, and what is said about that has no reader any more.
-        path = self.file(array.array("I", [1]).tobytes() * (12 << 20))
+        path = self.file(array.array("I", [1]).tobytes() * (LONG // 4))
         process = start("run", "scan", path, "--granule", "4K", "--device-memory", "64K")
         self.addCleanup(process.kill)
         wait_for_first_byte(path, b"\2", process, 4)
@@ -196,7 +199,7 @@ class Output(CliTest):
         with process.stdout:
             process.stdout.read()
         self.assertEqual(process.wait(timeout=120), 0)
-        self.assertEqual(self.content(path)[-4:], (12 << 20).to_bytes(4, "little"))
+        self.assertEqual(self.content(path)[-4:], (LONG // 4).to_bytes(4, "little"))
 
 
 if __name__ == "__main__":
