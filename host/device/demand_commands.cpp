@@ -94,6 +94,7 @@ Progress DemandRegion::fill_each(GranuleRange run, HomePort& home, std::span<std
                                      .staging_at = paging.staging_at(bytes)});
   }
   await_all();
+  paging.take_back_if_stopping(table_.subspan(run.first.value, opened.value));
   return {opened, failure};
 }
 
@@ -197,6 +198,7 @@ Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
     const GranuleIndex g = run.first + GranuleCount{i};
     return PagingCommand{.op = PagingOp::set, .entry = &table_[g.value], .value = entry_of(g)};
   });
+  source_.paging().take_back_if_stopping(table_.subspan(run.first.value, opened.value));
   // Only a device that has failed does not execute it, and then nobody uses the entry.
   return {opened, status.is_ok() ? published : status};
 }

@@ -69,6 +69,10 @@ struct DeviceWords {
 
 std::atomic_ref<std::uint64_t> word(std::uint64_t& w) noexcept { return std::atomic_ref<std::uint64_t>(w); }
 
+PagingCommand close_of(std::span<std::uint64_t> entries) noexcept {
+  return {.op = PagingOp::close, .entry = entries.data(), .value = entries.size()};
+}
+
 /// Waits for something that another thread or the device does soon: looks again at once at first, then gives
 /// the processor away, then sleeps. Usable inside a signal handler.
 class Backoff {
@@ -201,7 +205,7 @@ void Paging::begin(std::span<PagedRegion* const> regions) {
 }
 
 void Paging::end(bool completed) noexcept {
-  if (!completed || was_stopped())
+  if (!completed || is_stopping() || access_outside())
     for (const PagedRegion* region : regions_)
       static_cast<void>(await(
           post({.op = PagingOp::sweep, .entry = region->table().data(), .value = region->table().size()})));
@@ -214,15 +218,10 @@ void Paging::end(bool completed) noexcept {
   while (serving_ != 0) changed_.wait(mutex_);
   word(*port_.pager_leave).store(1, std::memory_order_release);
   while (pager_runs_) changed_.wait(mutex_);
-  const detail::PagingFailure& outside = *port_.failure;
-  if (!failure_ && word(port_.failure->session).load(std::memory_order_acquire) == session_)
-    failure_ = {static_cast<RegionId>(outside.region), ByteOffset{outside.offset}, outside.write != 0, {}};
+  if (!failure_) failure_ = access_outside();
 }
 
-bool Paging::was_stopped() const noexcept {
-  return word(*port_.stop).load() != 0 ||
-         word(port_.failure->session).load(std::memory_order_acquire) == word(*port_.session).load();
-}
+bool Paging::is_stopping() const noexcept { return word(*port_.stop).load() != 0; }
 
 std::optional<Paging::Failure> Paging::failure() const {
   const sync::Lock lock(mutex_);
@@ -273,6 +272,10 @@ Status Paging::await_release(Ticket ticket, const PagingCommand& command) noexce
   }
 }
 
+void Paging::take_back_if_stopping(std::span<std::uint64_t> entries) noexcept {
+  if (is_stopping()) static_cast<void>(await(post(close_of(entries))));
+}
+
 void Paging::serve_faults() noexcept {
   for (;;) {
     {
@@ -297,6 +300,7 @@ std::optional<PagingFault> Paging::take_fault() noexcept {
   PagingFault fault;
   bool more = false;
   for (Backoff backoff; active_.load(std::memory_order_relaxed); backoff.pause()) {
+    look_for_access_outside();
     if (try_take_fault(fault, more)) {
       // How long it takes to serve it nobody knows.
       if (lookers_.fetch_sub(1) == 1 || more) want_another();
@@ -328,6 +332,19 @@ bool Paging::try_take_fault(PagingFault& fault, bool& more) noexcept {
   return found;
 }
 
+/// Only that thread ended: the others may wait for what it does not do any more.
+void Paging::look_for_access_outside() noexcept {
+  if (is_stopping()) return;
+  if (const std::optional<Failure> outside = access_outside()) fail(*outside);
+}
+
+std::optional<Paging::Failure> Paging::access_outside() const noexcept {
+  const detail::PagingFailure& outside = *port_.failure;
+  if (word(port_.failure->session).load(std::memory_order_acquire) != word(*port_.session).load())
+    return std::nullopt;
+  return Failure{static_cast<RegionId>(outside.region), ByteOffset{outside.offset}, outside.write != 0, {}};
+}
+
 void Paging::sleep_until_wanted() noexcept {
   // Read first: whoever wants somebody after we have stopped looking changes it.
   const std::uint32_t seen = wanted_.load();
@@ -343,7 +360,7 @@ void Paging::want_another() noexcept {
 void Paging::answer(const PagingFault& fault) noexcept {
   // Left over from a kernel that was stopped.
   if (fault.session != word(*port_.session).load(std::memory_order_relaxed)) return;
-  if (word(*port_.stop).load(std::memory_order_relaxed) != 0) return;
+  if (is_stopping()) return;
   const auto found = std::find_if(regions_.begin(), regions_.end(),
                                   [&](const PagedRegion* r) { return r->id() == fault.region; });
   assert(found != regions_.end());
@@ -360,8 +377,7 @@ void Paging::fail(const Failure& failure) noexcept {
     failure_ = failure;
   }
   word(*port_.stop).store(1);
-  for (const PagedRegion* region : regions_)
-    post({.op = PagingOp::close, .entry = region->table().data(), .value = region->table().size()});
+  for (const PagedRegion* region : regions_) post(close_of(region->table()));
 }
 
 void Paging::run_pagers() noexcept {

@@ -112,6 +112,10 @@ class Paging {
   /// before.
   Status await_release(Ticket ticket, const detail::PagingCommand& command) noexcept;
 
+  /// To be called when device threads have been given rights: one that is to end (`fail`) may not keep what
+  /// it was given after the others were closed, or it might use that for ever without a fault.
+  void take_back_if_stopping(std::span<std::uint64_t> entries) noexcept;
+
   /// Where copies pass through. A lease's address is its `staging_at` plus the port's `staging`.
   StagingPool& staging() noexcept { return staging_; }
   std::uint64_t staging_at(std::span<const std::byte> part) const noexcept {
@@ -122,6 +126,7 @@ class Paging {
   void serve_faults() noexcept;
   std::optional<detail::PagingFault> take_fault() noexcept;
   bool try_take_fault(detail::PagingFault& fault, bool& more) noexcept;
+  void look_for_access_outside() noexcept;
   void sleep_until_wanted() noexcept;
   void want_another() noexcept;
   void answer(const detail::PagingFault& fault) noexcept;
@@ -132,8 +137,10 @@ class Paging {
   /// PagingCommand::done of the slot that it had.
   std::uint64_t answer_to(Ticket ticket) const noexcept;
   bool is_done(Ticket ticket) const noexcept;
-  /// Threads may have ended in the middle of something.
-  bool was_stopped() const noexcept;
+  /// The kernel is to end: a fault could not be served, or an access was outside.
+  bool is_stopping() const noexcept;
+  /// In this session, beyond what the launch was given.
+  std::optional<Failure> access_outside() const noexcept;
 
   static constexpr unsigned kStagingBuffers = 12;
 

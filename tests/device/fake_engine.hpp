@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <ostream>
@@ -119,6 +120,8 @@ class FakeEngine final : public FaultHandler {
   Status on_device_fault(Region&, GranuleIndex g, bool write) noexcept override {
     ++faults;
     if (!refuse.is_ok()) return refuse;
+    if (before_fault)
+      if (const Status status = before_fault(g); !status.is_ok()) return status;
     const Locked locked(*this, g);
     return give_locked(g, write);
   }
@@ -173,6 +176,8 @@ class FakeEngine final : public FaultHandler {
   std::atomic<std::uint64_t> faults{0};
   /// Answer to all faults, unless ok.
   Status refuse;
+  /// Called before a fault is served, which is not if the answer is not ok.
+  std::function<Status(GranuleIndex)> before_fault;
 
  private:
   struct Cell {

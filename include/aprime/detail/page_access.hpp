@@ -57,10 +57,10 @@ APRIME_DEVICE inline void post_fault(const PagedWindow& window, std::uint64_t gr
   const PagingPort& port = *window.port;
   DeviceWord<std::uint64_t> next(*port.next_fault);
   // Whoever has a number must write its slot at once, for the host waits for it. So room is waited for first,
-  // and half of the ring is there for those who find the same room. What the host has read it is asked only
+  // and most of the ring is there for those who find the same room. What the host has read it is asked only
   // if what is known of it does not do.
   DeviceWord<std::uint64_t> known(*port.faults_known);
-  while (next.load(order::relaxed) - known.load(order::relaxed) >= kPagingFaults / 2) {
+  while (next.load(order::relaxed) - known.load(order::relaxed) >= kPagingFaultsMost) {
     const std::uint64_t taken = SharedWord<std::uint64_t>(*port.faults_taken).load(order::acquire);
     std::uint64_t before = known.load(order::relaxed);
     while (before < taken && !known.compare_exchange_weak(before, taken, order::relaxed, order::relaxed)) {
@@ -193,12 +193,8 @@ APRIME_DEVICE T load_validated(const PagedWindow& window, std::uint64_t at, Entr
   }
 }
 
-/// Ends the thread because of an access beyond what the launch was given.
-[[noreturn]] APRIME_DEVICE inline void fail_outside(const PagedWindow& window, std::uint64_t offset,
-                                                    bool write) noexcept {
-#ifndef __CUDACC__
-  if (window.port == nullptr) end_outside_span(window.region, offset, write);
-#endif
+/// Tells the host of an access beyond what the launch was given; of one in each session.
+APRIME_DEVICE inline void note_outside(const PagedWindow& window, std::uint64_t offset, bool write) noexcept {
   const PagingPort& port = *window.port;
   const std::uint64_t session = SharedWord<std::uint64_t>(*port.session).load(order::relaxed);
   DeviceWord<std::uint64_t> failed(*port.failed);
@@ -209,6 +205,15 @@ APRIME_DEVICE T load_validated(const PagedWindow& window, std::uint64_t at, Entr
     port.failure->write = write ? 1 : 0;
     SharedWord<std::uint64_t>(port.failure->session).store(session, order::release);
   }
+}
+
+/// Ends the thread because of such an access.
+[[noreturn]] APRIME_DEVICE inline void fail_outside(const PagedWindow& window, std::uint64_t offset,
+                                                    bool write) noexcept {
+#ifndef __CUDACC__
+  if (window.port == nullptr) end_outside_span(window.region, offset, write);
+#endif
+  note_outside(window, offset, write);
   end_kernel_thread();
 }
 

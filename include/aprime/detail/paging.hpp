@@ -93,9 +93,11 @@ struct PagingFailure {
 };
 
 inline constexpr std::uint64_t kPagingCommands = 1024;
-/// More than twice the warps that a GPU keeps resident would each have to miss in 32 granules to fill it;
-/// they wait then.
 inline constexpr std::uint64_t kPagingFaults = std::uint64_t{1} << 19;
+/// With so many that the host has not read, device threads wait. All that find less at the same moment may go
+/// on, so that the rest has room for one of each thread that a GPU keeps resident (192 multiprocessors of
+/// 2048).
+inline constexpr std::uint64_t kPagingFaultsMost = kPagingFaults / 4;
 
 inline constexpr std::uint64_t kPollingCommands = std::uint64_t{1} << 63;
 
