@@ -158,8 +158,8 @@ void Calls::begin(os::Descriptor connected) {
   if (calls >= kCallsMax) {
     if (socket.has_room())
       socket.send(
-          encode(error_message(Errc::resources, fmt::format("{}: {} calls are in work; try again later",
-                                                            handlers_.mountpoint, calls)),
+          encode(error_message(Error(Errc::resources, fmt::format("{}: {} calls are in work; try again later",
+                                                                  handlers_.mountpoint, calls))),
                  device_));
     return;
   }

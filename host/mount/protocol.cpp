@@ -43,6 +43,11 @@ std::string text_field(const Json& object, const char* name) {
   return value != nullptr && value->is_string() ? value->get<std::string>() : "";
 }
 
+std::uint64_t number_field(const Json& object, const char* name) {
+  const Json* value = field(object, name);
+  return value != nullptr && value->is_number_unsigned() ? value->get<std::uint64_t>() : 0;
+}
+
 /// Calls `fn(name, counter)` for each number of a Stats.
 template <class AnyStats, class Fn>
 void for_each_counter(AnyStats& s, Fn fn) {
@@ -165,16 +170,21 @@ MountMessage decode(std::string_view text, std::uint64_t device) {
   return message;
 }
 
-MountMessage error_message(Errc code, std::string_view what) {
+MountMessage error_message(const Error& error) {
   const char* name = "resources";
   for (const auto& [known, word] : kCodes)
-    if (known == code) name = word;
-  return {"error", Json{{"code", name}, {"message", json_text(std::string(what))}}.dump()};
+    if (known == error.code()) name = word;
+  const Json body = {{"code", name},
+                     {"message", json_text(error.what())},
+                     {"path", json_text(error.path())},
+                     {"errno", error.system_error()},
+                     {"offset", error.offset().value}};
+  return {"error", body.dump()};
 }
 
 MountMessage error_message(const std::exception& error) {
   const auto* own = dynamic_cast<const Error*>(&error);
-  return error_message(own != nullptr ? own->code() : Errc::resources, error.what());
+  return error_message(own != nullptr ? *own : Error(Errc::resources, error.what()));
 }
 
 void throw_if_error(const MountMessage& answer) {
@@ -184,7 +194,9 @@ void throw_if_error(const MountMessage& answer) {
   Errc code = Errc::resources;
   for (const auto& [known, name] : kCodes)
     if (word == name) code = known;
-  throw Error(code, bytes_of_json_text(text_field(body, "message")));
+  throw Error(code, bytes_of_json_text(text_field(body, "message")),
+              bytes_of_json_text(text_field(body, "path")), static_cast<int>(number_field(body, "errno")),
+              ByteOffset{number_field(body, "offset")});
 }
 
 MountMessage status_message(const MountStatus& status) {

@@ -15,7 +15,8 @@
 //   {"version": 1, "mount": DEVICE, "type": "...", "body": {...}}
 // "mount" is the device number of the mount's file system, so that nobody talks to another mount than he
 // means. A call is one request, answered by messages whose types are the request's own, or by one of the type
-// "error", whose body {"code": "...", "message": "..."} and place in the object are the same in all versions.
+// "error", whose body {"code": "...", "message": "..."} and place in the object are the same in all versions;
+// it may have more: "path", "errno", "offset".
 //
 // Who unmounts says so by a request of the type "unmount", which is answered at once, and a second one when
 // it is unmounted. The answer to that one comes when all bytes are home, or could not go there; or at once,
@@ -40,7 +41,7 @@ std::string encode(const MountMessage& message, std::uint64_t device);
 MountMessage decode(std::string_view text, std::uint64_t device);
 
 /// The answer for a failed call.
-MountMessage error_message(Errc code, std::string_view what);
+MountMessage error_message(const Error& error);
 MountMessage error_message(const std::exception& error);
 /// Throws what an answer of type "error" says; does nothing for others.
 void throw_if_error(const MountMessage& answer);

@@ -93,7 +93,8 @@ TEST(MountCall, program_without_calls_of_its_own_says_so) {
 
 TEST(MountCall, program_answers_its_own_calls_and_maps_files_of_the_mount_only) {
   const auto serve = [](MountCall& call) {
-    if (call.request().type == "refuse") throw Error(Errc::no_space, "none \xff left");
+    if (call.request().type == "refuse")
+      throw Error(Errc::no_space, "none \xff left", "\xff", ENOSPC, ByteOffset{7});
     call.send({"first", call.request().body});
     while (const auto message = call.receive()) {
       const Mapping mapping = call.map(bytes_of_json_text(message->type), Access::read);
@@ -122,6 +123,9 @@ TEST(MountCall, program_answers_its_own_calls_and_maps_files_of_the_mount_only) 
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), Errc::no_space);
     EXPECT_STREQ(error.what(), "none \xff left");
+    EXPECT_EQ(error.path(), "\xff");
+    EXPECT_EQ(error.system_error(), ENOSPC);
+    EXPECT_EQ(error.offset(), ByteOffset{7});
   }
 }
 
