@@ -314,6 +314,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   sync::Mutex late_mutex_{sync::LockRank::late_pages};
   /// Granules of which a page was read for the mount's kernel while they were being recalled.
   std::vector<GranuleIndex> late_pages_ APRIME_GUARDED_BY(late_mutex_);
+  /// Recalls under way that had to look again so often that pages should wait a little for them.
+  std::atomic<unsigned> outrun_recalls_{0};
   /// Given to the mount, and not recalled by `recall_all` since: it owns no others. Marks are taken away
   /// under the mutex, held until what they stood for is home.
   GranuleMarks mounted_;

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "host/engine/coherent_file.hpp"
@@ -7,10 +9,18 @@
 // A page that the kernel asks for stays locked until it has the answer, and a recall waits for the lock: no
 // request for a page may wait for a recall. What makes that safe is that a granule under recall is still the
 // mount's, so that home is its newest copy; and that the page, which the recall may have passed by, is noted,
-// so that the recall looks once more before it gives the granule to anybody.
+// so that the recall looks once more before it gives the granule to anybody. Programs that ask again each
+// time sooner than it looks would keep it for ever: after a few rounds they are given their pages a little
+// later.
 
 namespace aprime::engine {
 namespace {
+
+/// A recall that has looked so often whether pages were asked for is one that programs keep up with.
+constexpr unsigned kRecallRoundsMax = 4;
+/// Longer than one look of a recall takes; no more, for the page is locked, and the recall may have to wait
+/// for it.
+constexpr std::chrono::milliseconds kRecallLead{1};
 
 bool has_device(coherence::AgentSet agents) noexcept {
   return !agents.without(AgentId::cpu()).without(AgentId::mount()).empty();
@@ -28,6 +38,10 @@ Status CoherentFile::page_in(GranuleRange granules, bool is_guess) noexcept {
     if (!from_devices && any_on_device(granules)) return not_now;
     const Status status = perform(granules, demand);
     if (!status.is_ok()) return status;
+    if (outrun_recalls_.load() != 0 && directory_.load(granules.first).busy()) {
+      if (is_guess) return not_now;
+      std::this_thread::sleep_for(kRecallLead);
+    }
     const Progress noted = note_mounted(granules);
     if (!noted.status.is_ok()) return noted.status;
     granules = {granules.first + noted.done, granules.count - noted.done};
@@ -72,7 +86,8 @@ bool CoherentFile::is_near_use(GranuleRange guess) const noexcept {
 
 Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
   const os::FileIdentity identity = file_.identity();
-  for (;;) {
+  for (unsigned rounds = 1;; ++rounds) {
+    if (rounds == kRecallRoundsMax) outrun_recalls_.fetch_add(1);
     mount_.with(0, [&](MountPort& mount) {
       mount.recall(identity, granule_.bytes_of(run.range));
       return 0;
@@ -82,6 +97,7 @@ Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
       return g.value >= run.range.first.value && g.value < run.range.end().value;
     };
     if (std::erase_if(late_pages_, is_here) > 0) continue;
+    if (rounds >= kRecallRoundsMax) outrun_recalls_.fetch_sub(1);
     unsynced_.mark(run.range);
     return settle(run, {run.range.count, {}}, Step::protect, requester);
   }
