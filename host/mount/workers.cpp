@@ -129,6 +129,9 @@ bool Workers::end_work() noexcept {
 }
 
 void Workers::wait() {
+  // Several may wait, and none may go on while another still joins: the session, which has something of each
+  // thread that this frees at its very end, is gone then.
+  const sync::Lock joining(join_mutex_);
   std::list<Worker> to_join;
   {
     const sync::Lock lock(mutex_);

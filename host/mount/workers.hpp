@@ -25,7 +25,7 @@ class Workers {
 
   /// \throws std::system_error if no thread can be made; Error(resources) if there is no memory for it
   void start();
-  /// Waits until all have ended: the session was unmounted, or `stop` was called.
+  /// Waits until all have ended, as threads too: the session was unmounted, or `stop` was called.
   void wait();
   /// Ends them when they have answered what they are at. Requests in the kernel's queue stay there.
   void stop() noexcept;
@@ -54,6 +54,8 @@ class Workers {
 
   std::atomic<bool> somebody_looks_{false};
 
+  /// Of those that wait for the end.
+  sync::Mutex join_mutex_{sync::LockRank::mount_threads};
   sync::Mutex mutex_{sync::LockRank::workers};
   std::condition_variable_any ended_;
   std::list<Worker> running_ APRIME_GUARDED_BY(mutex_);

@@ -26,6 +26,8 @@ enum class LockRank : std::uint8_t {
   none = 0,
   /// The end of a mount. Held across all that ends with it, and while devices' bytes are copied home.
   mount_end,
+  /// The threads that serve a mount. Held until all of them have ended.
+  mount_threads,
   /// One directory that a program has open through a mount: its listing. Held across reading the directory
   /// and looking up its entries.
   open_directory,

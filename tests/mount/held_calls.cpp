@@ -182,6 +182,15 @@ class Passing {
   const std::uint64_t size_;
 };
 
+/// Comes by when its thread has ended but for the destructors of what others keep for it
+/// (pthread_key_create).
+class ThreadEnd {
+ public:
+  ~ThreadEnd() { pass(Call::thread_end, When::before, kEverywhere, 0); }
+  void is_to_come() const noexcept {}
+};
+thread_local ThreadEnd thread_end;
+
 Request request_of(const void* message) noexcept {
   if (message == nullptr) return {};
   fuse_in_header header;
@@ -292,6 +301,7 @@ int __wrap_fuse_reply_err(fuse_req_t request, int error) {
 
 void __real_fuse_session_process_buf(fuse_session*, const fuse_buf*);
 void __wrap_fuse_session_process_buf(fuse_session* session, const fuse_buf* message) {
+  thread_end.is_to_come();
   request_in_work = request_of(message->mem);
   {
     const Passing passing(Call::request);

@@ -27,6 +27,7 @@ enum class Call : std::uint8_t {
   reply_written,
   reply_attributes,
   reply_error,  ///< with none: done
+  thread_end,   ///< of one that has served requests; there is only the moment before
   any,
 };
 enum class When : std::uint8_t { before, after };

@@ -1,6 +1,6 @@
 // The races of giving and taking pages, one by one: a thread of the mount or of a device is stopped at the
-// step that matters, and what must get along with it happens meanwhile. No test but one waits for time to
-// pass.
+// step that matters, and what must get along with it happens meanwhile. Two tests wait for time
+// to pass.
 
 #include <fmt/format.h>
 #include <linux/fuse.h>
@@ -162,6 +162,19 @@ TEST_P(MountRaces, recall_ends_though_a_page_is_asked_for_again_and_again) {
     again.release();
   }
   EXPECT_LT(rounds, kRoundsMax);
+}
+
+// What libfuse keeps for each thread is freed by its end, unless the session has ended before.
+TEST_P(MountRaces, mount_ends_after_its_threads) {
+  Hold end({Call::thread_end, When::before});
+  auto unmounted = std::async(std::launch::async, [&] { mounted_.mount().unmount(); });
+  auto waited = std::async(std::launch::async, [&] { mounted_.mount().wait(); });
+  end.wait();
+  EXPECT_EQ(unmounted.wait_for(100ms), std::future_status::timeout);
+  EXPECT_EQ(waited.wait_for(0ms), std::future_status::timeout);
+  end.release();
+  unmounted.get();
+  waited.get();
 }
 
 // The kernel sends a page whole, with the bytes of it that it did not get from this program: had the page
