@@ -63,16 +63,17 @@ void pass(Call call, When when, std::uint64_t at = request_in_work.at,
           std::uint64_t size = request_in_work.size) noexcept {
   if (armed.load() == 0) return;
   const int error = errno;
+  const auto self = static_cast<pid_t>(::syscall(SYS_gettid));
   for (Slot& slot : slots) {
     slot.users.fetch_add(1);
     const Moment& m = slot.moment;
     if (slot.is_armed.load() && m.when == when && (m.call == call || m.call == Call::any) &&
         (m.on_behalf_of == Moment::kAnybody || m.on_behalf_of == request_in_work.kind) &&
-        is_in(m.range, at, size)) {
+        (m.thread == Moment::kAnybody || m.thread == self) && is_in(m.range, at, size)) {
       const unsigned n = slot.count.fetch_add(1) + 1;
       std::uint32_t expected = kArmed;
       if (n == m.nth && slot.state.compare_exchange_strong(expected, kHeld)) {
-        slot.thread.store(static_cast<pid_t>(::syscall(SYS_gettid)));
+        slot.thread.store(self);
         while (slot.state.load() == kHeld) os::futex_wait(slot.state, kHeld, std::chrono::milliseconds(100));
       }
     }

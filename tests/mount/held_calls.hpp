@@ -47,6 +47,8 @@ struct Moment {
   int on_behalf_of = kAnybody;
   /// It is the nth of its kind from now on; 0: none is, they are only counted.
   unsigned nth = 1;
+  /// Which thread. One that has replied comes by the moment after it when the program is elsewhere already.
+  pid_t thread = kAnybody;
 };
 
 /// Holds the thread that comes by a moment until it is let go.

@@ -146,9 +146,9 @@ TEST_P(MountRaces, recall_ends_though_a_page_is_asked_for_again_and_again) {
   for (bool recalls = true; recalls && rounds < kRoundsMax; ++rounds) {
     taken->wait();
     Hold asked({Call::request, When::before, page(0), FUSE_READ});
-    const Hold answered({Call::request, When::after, page(0), FUSE_READ, 0});
     client_.begin("load 0 10");
-    asked.wait();
+    const pid_t reader = asked.wait();
+    const Hold answered({Call::request, When::after, page(0), FUSE_READ, 0, reader});
     asked.release();
     const auto soon = Clock::now() + 500us;
     while (answered.count() == 0 && Clock::now() < soon) std::this_thread::yield();
@@ -187,9 +187,9 @@ TEST_P(MountRaces, page_is_stored_to_while_another_program_writes_to_it) {
     client_.begin(command);
     changing.wait();
     Hold asked({Call::request, When::before, page(0), FUSE_READ});
-    const Hold answered({Call::reply_bytes, When::after, page(0), FUSE_READ, 0});
     other_.begin("store 200 10 2");
     const pid_t reader = asked.wait();
+    const Hold answered({Call::reply_bytes, When::after, page(0), FUSE_READ, 0, reader});
     asked.release();
     test::wait_until_asleep(reader, [&] { return answered.count() > 0; });
     const bool is_stored = answered.count() > 0;
