@@ -73,6 +73,10 @@ os::sanitizer::KernelOrder moved_replies;
 
 ssize_t read_request(int fd, void* into, std::size_t size, void*) {
   const ssize_t n = ::read(fd, into, std::min(size, kRequestMax));
+  // Whoever has taken a request off the queue at the moment of the unmount gets this (fuse_dev_do_read): it
+  // is the end of the connection like any other, but libfuse knows one of them only, and complains of the
+  // rest.
+  if (n < 0 && errno == ECONNABORTED) errno = ENODEV;
   moved_replies.after();
   if (n < static_cast<ssize_t>(sizeof(::fuse_in_header))) return n;
   ::fuse_in_header header;
