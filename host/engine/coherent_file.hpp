@@ -233,6 +233,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status execute(Run& run, const Demand& demand) noexcept;
   Status finish(Run& run, const Demand& demand, bool nothing_planned) noexcept;
   Status settle(Run& run, Progress progress, Step step, AgentId requester) noexcept;
+  bool can_pin(GranuleRange range) const noexcept;
   void let_go(GranuleRange range, bool pin) noexcept;
 
   // steps.cpp: what each step does to the hardware and the bytes. Each ends in `settle`.

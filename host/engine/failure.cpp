@@ -39,7 +39,9 @@ bool has_place(Errc code) {
 std::string describe(const Status& status, const std::string& path, std::string_view doing) {
   std::string text = fmt::format("{}: {}", path, doing);
   if (has_place(status.code)) text += fmt::format(" at offset {}", status.offset.value);
-  text += fmt::format(": {}", reason_and_remedy(status.code));
+  // Of memory there is more than one kind, and a reason names the one.
+  const bool is_known = status.reason != nullptr && status.code == Errc::resources;
+  if (!is_known) text += fmt::format(": {}", reason_and_remedy(status.code));
   if (status.reason != nullptr) text += fmt::format(": {}", status.reason);
   if (status.system_error != 0) text += fmt::format(" ({})", std::strerror(status.system_error));
   return text;

@@ -12,7 +12,7 @@ namespace aprime::detail {
 struct HostLeaseState {
   HostLeaseState(std::shared_ptr<engine::MappingState> m, GranuleRange g, std::span<std::byte> b)
       : mapping(std::move(m)), granules(g), bytes(b) {}
-  ~HostLeaseState() { mapping->file().unpin(granules); }
+  ~HostLeaseState();
   HostLeaseState(const HostLeaseState&) = delete;
   HostLeaseState& operator=(const HostLeaseState&) = delete;
 

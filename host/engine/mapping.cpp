@@ -39,6 +39,11 @@ DemandArgument<Right::read_write> demand_read_write(const Mapping& m, ByteRange 
   return {{&m, range, Right::read_write, true}};
 }
 
+detail::HostLeaseState::~HostLeaseState() {
+  if (!mapping->is_in_child_process()) mapping->file().unpin(granules);
+  end_handle(mapping);
+}
+
 HostLease::HostLease(std::unique_ptr<detail::HostLeaseState> state) noexcept : state_(std::move(state)) {}
 HostLease::HostLease(HostLease&&) noexcept = default;
 HostLease& HostLease::operator=(HostLease&&) noexcept = default;

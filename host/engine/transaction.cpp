@@ -173,6 +173,9 @@ Status CoherentFile::finish(Run& run, const Demand& demand, bool nothing_planned
       status = set_views(run, demand.view, write ? os::Protection::read_write : os::Protection::read);
     }
   }
+  if (demand.pin && status.is_ok() && !can_pin(run.range))
+    status = {Errc::resources, 0, granule_.offset_of(run.range.first),
+              "a granule of it has 16383 leases, and more cannot be counted"};
   if (demand.pin && status.is_ok() && demand.requester.is_device()) {
     const unsigned d = demand.requester.device_number();
     device::FramePool& pool = devices_[d]->device().frames();
@@ -195,6 +198,13 @@ Status CoherentFile::settle(Run& run, Progress progress, Step step, AgentId requ
   for (std::uint64_t i = 0; i < run.range.count.value; ++i)
     directory_.publish(run.range.first + GranuleCount{i}, run.state);
   return progress.status;
+}
+
+/// Nobody else adds pins while they are ours.
+bool CoherentFile::can_pin(GranuleRange range) const noexcept {
+  for (GranuleIndex g = range.first; g < range.end(); ++g.value)
+    if (directory_.load(g).pins() == GranuleWord::kPinsMax) return false;
+  return true;
 }
 
 void CoherentFile::let_go(GranuleRange range, bool pin) noexcept {

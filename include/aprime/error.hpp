@@ -44,7 +44,8 @@ struct [[nodiscard]] Status {
   Errc code = Errc::ok;
   int system_error = 0;
   ByteOffset offset{};
-  /// With device_failed: which call failed and why, in words. Static storage; null otherwise.
+  /// With device_failed, which call failed and why; with resources, what there is no more of. In words, in
+  /// static storage; may be null.
   const char* reason = nullptr;
 
   constexpr bool is_ok() const noexcept { return code == Errc::ok; }

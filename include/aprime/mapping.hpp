@@ -130,7 +130,8 @@ class Mapping {
   /// \throws Error(access_denied | io)
   void discard(ByteRange range) const;
 
-  /// \throws Error(access_denied | out_of_range | io | no_space)
+  /// \throws Error(access_denied | out_of_range | io | no_space; resources, also if a granule has 16383
+  /// leases)
   HostLease host_lease(ByteRange range, Right right) const;
 
   /// The state of each granule that holds a byte of the range, in order.

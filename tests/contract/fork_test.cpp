@@ -1,8 +1,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <memory>
+#include <optional>
+#include <thread>
 
 #include "tests/contract/contract.hpp"
 
@@ -64,6 +67,23 @@ TEST_P(Fork, a_child_that_ends_its_objects_neither_hangs_nor_writes) {
   world.increment_on_device(m, all_of(m));
   m.close();
   EXPECT_EQ(plain_read(path), constant(2 * kGranule, 6));
+}
+
+TEST_P(Fork, a_child_that_ends_a_lease_takes_nothing_from_the_parents) {
+  World world(GetParam());
+  Mapping m = world.map_new(pattern(2 * kGranule));
+  std::optional<HostLease> lease = m.host_lease(granules(0), Right::read_write);
+  const int status = in_child([&] {
+    m = Mapping();
+    lease.reset();
+    world.end_runtime();
+  });
+  EXPECT_TRUE(ended_well(status)) << status;
+  const Completion launch = world.runtime().launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(m));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(launch.done());
+  lease.reset();
+  EXPECT_NO_THROW(launch.wait());
 }
 
 TEST_P(Fork, a_child_may_use_the_plain_path_and_run_a_program) {

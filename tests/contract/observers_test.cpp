@@ -239,6 +239,22 @@ TEST_P(Observers, a_host_lease_keeps_the_device_waiting_and_no_longer) {
   EXPECT_EQ(world.seen_by_device(m), constant(kGranule, 5));
 }
 
+TEST_P(Observers, more_host_leases_than_can_be_counted_are_refused) {
+  constexpr std::size_t kMost = (1 << 14) - 1;
+  World world(GetParam());
+  const Mapping m = world.map_new(pattern(2 * kGranule));
+  std::vector<HostLease> leases;
+  for (std::size_t i = 0; i < kMost; ++i) leases.push_back(m.host_lease(range(i % kGranule, 1), Right::read));
+  const Error refused = error_of([&] { m.host_lease(all_of(m), Right::read); });
+  EXPECT_EQ(refused.code(), Errc::resources);
+  EXPECT_NE(std::string(refused.what()).find("16383 leases"), std::string::npos) << refused.what();
+  leases.pop_back();
+  EXPECT_NO_THROW(m.host_lease(all_of(m), Right::read));
+  leases.clear();
+  world.store_on_device(m, all_of(m), 5);
+  EXPECT_EQ(read_bytes(m), constant(2 * kGranule, 5));
+}
+
 TEST_P(Observers, other_processes_see_everything_after_sync_and_nothing_half) {
   World world(GetParam());
   const Bytes before = pattern(4 * kGranule);
