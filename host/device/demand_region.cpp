@@ -184,6 +184,9 @@ void DemandRegion::enter_session() {
   PagingMemory& memory = source_.paging_memory();
   Status status = memory.clear(reinterpret_cast<std::byte*>(table_.data()));
   std::vector<FrameOwner> owners;
+  // As many as there can be when the session ends, where nobody could be told that memory ran out.
+  owners.reserve(
+      std::min<std::size_t>(table_.size(), pool_.capacity().value / params_.frames_per_granule.value));
   pool_.collect(params_.id, {GranuleIndex{0}, GranuleCount{table_.size()}}, false, owners);
   std::sort(owners.begin(), owners.end(),
             [](const FrameOwner& a, const FrameOwner& b) { return a.granule < b.granule; });
@@ -212,15 +215,17 @@ void DemandRegion::enter_session() {
     throw Error(status.code, params_.path + ": the device's page table cannot be set up", params_.path,
                 status.system_error);
   }
+  owners_ = std::move(owners);
   in_session_ = true;
 }
 
 void DemandRegion::leave_session() noexcept {
   const std::lock_guard alone(gate_);
   in_session_ = false;
-  std::vector<FrameOwner> owners;
-  pool_.collect(params_.id, {GranuleIndex{0}, GranuleCount{table_.size()}}, false, owners);
-  for (const FrameOwner& owner : owners) close_frames(owner.granule, rights_of(owner.granule));
+  owners_.clear();
+  pool_.collect(params_.id, {GranuleIndex{0}, GranuleCount{table_.size()}}, false, owners_);
+  for (const FrameOwner& owner : owners_) close_frames(owner.granule, rights_of(owner.granule));
+  owners_ = {};
 }
 
 Status DemandRegion::serve(GranuleIndex g, bool write) noexcept {

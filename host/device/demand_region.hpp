@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "host/device/framed_region.hpp"
 #include "host/device/paging.hpp"
@@ -100,6 +101,8 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   /// Shared by operations; had alone to change what follows.
   mutable os::Gate gate_;
   bool in_session_ = false;
+  /// Of the session: memory for its end.
+  std::vector<FrameOwner> owners_;
   std::span<std::uint64_t> table_;
   /// detail::PageEntry's rights of each granule. Written under the granule's transaction.
   os::GrowingTable<std::atomic<std::uint32_t>> rights_;

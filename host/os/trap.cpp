@@ -44,7 +44,10 @@ struct TrapRegistry {
   using Snapshot = std::vector<Entry*>;
 
   static inline constinit std::mutex writer{};
-  static inline constinit std::atomic<const Snapshot*> current{nullptr};
+  static inline constinit std::atomic<Snapshot*> current{nullptr};
+  /// The writer's, with room for the current one: who removes an entry has nobody to tell that memory ran
+  /// out.
+  static inline constinit Snapshot* spare = nullptr;
   static inline constinit std::atomic<std::uint32_t> phase{0};
   static inline constinit std::atomic<std::uint32_t> readers[2]{};
   /// Removers that wait for an entry's `inside` to become 0, and the word they sleep on. Not part of the
@@ -98,12 +101,14 @@ struct TrapRegistry {
     futex_wake_all(left);
   }
 
-  static void publish(std::unique_ptr<const Snapshot> next) noexcept {
-    const std::unique_ptr<const Snapshot> old(current.exchange(next.release()));
+  /// Returns the one before, which nobody looks at any more.
+  static Snapshot* publish(Snapshot* next) noexcept {
+    Snapshot* const old = current.exchange(next);
     for (int turn = 0; turn < 2; ++turn) {
       const std::uint32_t before = phase.fetch_add(1);
       while (readers[before & 1].load() != 0) ::sched_yield();
     }
+    return old;
   }
 
   static void insert(Entry& entry) {
@@ -115,9 +120,11 @@ struct TrapRegistry {
     assert(at == next->end() || entry.end <= (*at)->begin);
     assert(at == next->begin() || (*(at - 1))->end <= entry.begin);
     next->insert(at, &entry);
+    if (spare == nullptr) spare = new Snapshot;
+    spare->reserve(next->size());
     prepare_for_fork();
     install_fault_handler(&on_signal);
-    publish(std::move(next));
+    delete publish(next.release());
   }
 
   static void remove(Entry& entry) noexcept {
@@ -125,9 +132,9 @@ struct TrapRegistry {
       const std::lock_guard lock(writer);
       if (entry.process != forks.load()) return;
       const Snapshot* old = current.load();
-      auto next = old->size() == 1 ? nullptr : std::make_unique<Snapshot>();
-      if (next != nullptr) std::remove_copy(old->begin(), old->end(), std::back_inserter(*next), &entry);
-      publish(std::move(next));
+      spare->clear();
+      std::remove_copy(old->begin(), old->end(), std::back_inserter(*spare), &entry);
+      spare = publish(spare);
     }
     // Without the lock: a target may take long.
     removers.fetch_add(1);

@@ -8,6 +8,7 @@
 #include <new>
 #include <thread>
 
+#include "aprime/device_span.hpp"
 #include "tests/contract/contract.hpp"
 #include "tests/contract/kernels.hpp"
 
@@ -64,6 +65,37 @@ TEST_P(OutOfMemory, launch_that_cannot_be_told_of_ends_all_the_same) {
   EXPECT_EQ(error.code(), Errc::resources);
   EXPECT_NE(std::string(error.what()), "");
   EXPECT_EQ(code_of([&] { world.runtime().launch_task({}, FailingTask{}, 0).wait(); }), Errc::kernel_failed);
+}
+
+TEST_P(OutOfMemory, a_mapping_ends) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(2 * kGranule));
+  {
+    const Mapping m = world.map(path);
+    m.host<std::byte>()[1] = std::byte{0x52};
+    failed = 0;
+    failures_to_come = 1 << 20;
+  }
+  failures_to_come = 0;
+  EXPECT_EQ(plain_read(path), with(pattern(2 * kGranule), 1, 1, 0x52));
+}
+
+struct LoadAndUseUpMemory {
+  void operator()(device_span<const unsigned char> bytes) const {
+    static_cast<void>(bytes.load(0));
+    all_fail = true;
+  }
+};
+
+TEST_P(OutOfMemory, a_kernel_that_has_faulted_ends) {
+  World world(GetParam());
+  const Mapping m = world.map_new(pattern(4 * kGranule));
+  is_spared = true;
+  const Completion launch = world.runtime().launch({{1}, {1}}, LoadAndUseUpMemory{}, demand_read(m));
+  const bool has_ended = eventually([&] { return launch.done(); });
+  all_fail = false;
+  EXPECT_TRUE(has_ended);
+  EXPECT_EQ(world.seen_by_device(m), pattern(4 * kGranule));
 }
 
 TEST_P(OutOfMemory, flusher_goes_on_when_there_is_some_again) {
