@@ -313,7 +313,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   GranuleRange ended_views_;
 
   sync::Mutex late_mutex_{sync::LockRank::late_pages};
-  /// Granules of which a page was read for the mount's kernel while they were being recalled.
+  /// From the mount, under way.
+  unsigned recalls_ APRIME_GUARDED_BY(late_mutex_) = 0;
+  /// Granules of which a page was read for the mount's kernel meanwhile, while they were in a transaction.
   std::vector<GranuleIndex> late_pages_ APRIME_GUARDED_BY(late_mutex_);
   /// Recalls under way that had to look again so often that pages should wait a little for them.
   std::atomic<unsigned> outrun_recalls_{0};

@@ -59,7 +59,8 @@ Progress CoherentFile::note_mounted(GranuleRange granules) noexcept {
     if (!w.state().owner.is_mount()) return {GranuleCount{i}, {}};
     // Before the kernel has the page, and so before anybody can store to it.
     mounted_.mark({g, GranuleCount{1}});
-    if (!w.busy()) continue;
+    // A recall that begins later finds the page in the kernel's cache, locked until it is there.
+    if (!w.busy() || recalls_ == 0) continue;
     try {
       late_pages_.push_back(g);
     } catch (const std::bad_alloc&) {
@@ -86,6 +87,10 @@ bool CoherentFile::is_near_use(GranuleRange guess) const noexcept {
 
 Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
   const os::FileIdentity identity = file_.identity();
+  {
+    const sync::Lock lock(late_mutex_);
+    ++recalls_;
+  }
   for (unsigned rounds = 1;; ++rounds) {
     if (rounds == kRecallRoundsMax) outrun_recalls_.fetch_add(1);
     mount_.with(0, [&](MountPort& mount) {
@@ -97,6 +102,7 @@ Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
       return g.value >= run.range.first.value && g.value < run.range.end().value;
     };
     if (std::erase_if(late_pages_, is_here) > 0) continue;
+    if (--recalls_ == 0) late_pages_.clear();
     if (rounds >= kRecallRoundsMax) outrun_recalls_.fetch_sub(1);
     unsynced_.mark(run.range);
     return settle(run, {run.range.count, {}}, Step::protect, requester);

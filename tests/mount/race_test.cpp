@@ -134,6 +134,19 @@ TEST_P(MountRaces, store_to_a_page_between_two_recalls) {
   EXPECT_EQ(device_misses(bytes(0, 100), 4).get(), 0u);
 }
 
+TEST_P(MountRaces, page_that_is_asked_for_beside_a_read_is_late_for_no_recall) {
+  client_.must("store 4096 10 3");  // the granule is the mount's
+  Hold reading({Call::pread, When::before, page(0), FUSE_READ});
+  client_.begin("read 0 10");
+  reading.wait();
+  EXPECT_EQ(other_.bytes("load 8192 10"), all(10, 'h'));
+  reading.release();
+  EXPECT_EQ(client_.end(), "ok " + all(10, 'h'));
+  const Hold recalls({Call::invalidate, When::before, granule(0), Moment::kNoRequest, 0});
+  EXPECT_EQ(device_misses(bytes(4096, 10), 3).get(), 0u);
+  EXPECT_EQ(recalls.count(), 1u);
+}
+
 // A program on another processor may ask again sooner than the recall looks whether it did, each time.
 TEST_P(MountRaces, recall_ends_though_a_page_is_asked_for_again_and_again) {
   using Clock = std::chrono::steady_clock;
