@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
+
+#include "aprime/detail/paging.hpp"
 
 namespace aprime::device {
 
@@ -20,8 +23,10 @@ FrameCount frames_in_budget(const DeviceOptions& options, ByteCount frame_bytes)
                     "needs at least {} ({} granules)",
                     options.memory.value, frame_bytes.value, kFramesMin * frame_bytes.value, kFramesMin));
   }
-  // Frame numbers are kept in 32 bits, and one value stands for none.
-  if (frames.value >= std::numeric_limits<std::uint32_t>::max()) {
+  // Frame numbers are kept in 32 bits, of which one value stands for none, and in fewer in page-table
+  // entries.
+  if (frames.value >=
+      std::min<std::uint64_t>(std::numeric_limits<std::uint32_t>::max(), detail::PageEntry::kFramesMax)) {
     throw Error(
         Errc::invalid_argument,
         fmt::format(

@@ -35,8 +35,9 @@ struct TrapRegistration::Entry {
 };
 
 /// The registry: an immutable sorted snapshot, replaced as a whole. Readers announce themselves in one of two
-/// counters; a writer that has published a new snapshot drains both in turn before it frees the old one, so a
-/// reader never waits and a writer waits for nanoseconds (sleepable RCU: McKenney, "Sleepable RCU", 2006).
+/// counters; a writer that has published a new snapshot drains both in turn before it frees the old one or
+/// uses it again, so a reader never waits and a writer waits for nanoseconds (sleepable RCU: McKenney,
+/// "Sleepable RCU", 2006).
 ///
 /// All static and without destructors, because signals come until the process is gone.
 struct TrapRegistry {

@@ -17,6 +17,8 @@ using detail::SharedWord;
 
 class StoppedKernel : public testing::Test {
  protected:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::seconds kTimeMax{20};
   static constexpr GranuleIndex kRefused{0}, kLate{1}, kHad{2};
 
   StoppedKernel() { engine_.give({kHad, GranuleCount{1}}, false); }
@@ -32,9 +34,9 @@ class StoppedKernel : public testing::Test {
   /// Whether that comes about while there is time.
   template <class Is>
   static bool in_time(const Is& is) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    const auto deadline = Clock::now() + kTimeMax;
     while (!is()) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
+      if (Clock::now() > deadline) return false;
       __nanosleep(10000);
     }
     return true;
@@ -57,7 +59,8 @@ TEST_F(StoppedKernel, keeps_nothing_that_it_is_given_late) {
   engine_.before_fault = [&](GranuleIndex g) {
     if (g == kRefused) return Status{Errc::io, EIO, ByteOffset{0}};
     late = true;
-    while (may_read(kHad)) std::this_thread::yield();
+    const auto deadline = Clock::now() + kTimeMax;
+    while (may_read(kHad) && Clock::now() < deadline) std::this_thread::yield();
     return Status{};
   };
   bool was_closed = false;
