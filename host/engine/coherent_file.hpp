@@ -257,7 +257,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   void reserve_tables(ByteCount size) APRIME_REQUIRES(reserve_mutex_);
 
   // mount_pages.cpp
-  Progress note_mounted(GranuleRange granules) noexcept;
+  Progress note_mounted(GranuleRange granules, std::uint64_t arrived) noexcept;
+  bool any_busy(GranuleRange granules) const noexcept;
   bool any_on_device(GranuleRange granules) const noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
   /// Takes what the mount has of the range, by `event`.
@@ -315,8 +316,14 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   sync::Mutex late_mutex_{sync::LockRank::late_pages};
   /// From the mount, under way.
   unsigned recalls_ APRIME_GUARDED_BY(late_mutex_) = 0;
-  /// Granules of which a page was read for the mount's kernel meanwhile, while they were in a transaction.
-  std::vector<GranuleIndex> late_pages_ APRIME_GUARDED_BY(late_mutex_);
+  /// A page that was read for the mount's kernel meanwhile, while its granule was in a transaction.
+  struct LatePage {
+    GranuleIndex granule;
+    std::uint64_t arrived;
+  };
+  std::vector<LatePage> late_pages_ APRIME_GUARDED_BY(late_mutex_);
+  /// How many rounds of recalls ever began.
+  std::atomic<std::uint64_t> recall_rounds_{0};
   /// Recalls under way that had to look again so often that pages should wait a little for them.
   std::atomic<unsigned> outrun_recalls_{0};
   /// Given to the mount, and not recalled by `recall_all` since: it owns no others. Marks are taken away

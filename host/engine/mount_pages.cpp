@@ -9,17 +9,22 @@
 // A page that the kernel asks for stays locked until it has the answer, and a recall waits for the lock: no
 // request for a page may wait for a recall. What makes that safe is that a granule under recall is still the
 // mount's, so that home is its newest copy; and that the page, which the recall may have passed by, is noted,
-// so that the recall looks once more before it gives the granule to anybody. Programs that ask again each
-// time sooner than it looks would keep it for ever: after a few rounds they are given their pages a little
-// later.
+// so that the recall looks once more before it gives the granule to anybody. What was asked for before a
+// round of the recall began it has not passed by: the page was in the kernel's cache, locked, and was waited
+// for.
+//
+// Programs that ask again each time sooner than the recall looks would keep it for ever: after a few rounds
+// it leaves them a pause, and they are given their pages a little later.
 
 namespace aprime::engine {
 namespace {
 
 /// A recall that has looked so often whether pages were asked for is one that programs keep up with.
 constexpr unsigned kRecallRoundsMax = 4;
-/// Longer than one look of a recall takes; no more, for the page is locked, and the recall may have to wait
-/// for it.
+/// Before its next look: what was asked for meanwhile has arrived when it begins.
+constexpr std::chrono::microseconds kRecallPause{200};
+/// Longer than that and a look take together; no more, for the page is locked, and the recall may have to
+/// wait for it.
 constexpr std::chrono::milliseconds kRecallLead{1};
 
 bool has_device(coherence::AgentSet agents) noexcept {
@@ -33,16 +38,17 @@ Status CoherentFile::page_in(GranuleRange granules, bool is_guess) noexcept {
                       .requester = AgentId::mount(),
                       .patience = is_guess ? Patience::at_once : Patience::unless_recalled};
   const bool from_devices = !is_guess || is_near_use(granules);
+  const std::uint64_t arrived = recall_rounds_.load();
   while (!granules.empty()) {
     const Status not_now{Errc::resources, EAGAIN, granule_.offset_of(granules.first)};
     if (!from_devices && any_on_device(granules)) return not_now;
     const Status status = perform(granules, demand);
     if (!status.is_ok()) return status;
-    if (outrun_recalls_.load() != 0 && directory_.load(granules.first).busy()) {
+    if (outrun_recalls_.load() != 0 && any_busy(granules)) {
       if (is_guess) return not_now;
       std::this_thread::sleep_for(kRecallLead);
     }
-    const Progress noted = note_mounted(granules);
+    const Progress noted = note_mounted(granules, arrived);
     if (!noted.status.is_ok()) return noted.status;
     granules = {granules.first + noted.done, granules.count - noted.done};
     if (is_guess && !granules.empty()) return not_now;
@@ -50,8 +56,9 @@ Status CoherentFile::page_in(GranuleRange granules, bool is_guess) noexcept {
   return {};
 }
 
-/// Up to the first that is not the mount's, or not any more.
-Progress CoherentFile::note_mounted(GranuleRange granules) noexcept {
+/// Up to the first that is not the mount's, or not any more. `arrived`: how many rounds of recalls had begun
+/// when the request for their pages was looked at first.
+Progress CoherentFile::note_mounted(GranuleRange granules, std::uint64_t arrived) noexcept {
   const sync::Lock lock(late_mutex_);
   for (std::uint64_t i = 0; i < granules.count.value; ++i) {
     const GranuleIndex g = granules.first + GranuleCount{i};
@@ -62,12 +69,18 @@ Progress CoherentFile::note_mounted(GranuleRange granules) noexcept {
     // A recall that begins later finds the page in the kernel's cache, locked until it is there.
     if (!w.busy() || recalls_ == 0) continue;
     try {
-      late_pages_.push_back(g);
+      late_pages_.push_back({g, arrived});
     } catch (const std::bad_alloc&) {
       return {GranuleCount{i}, {Errc::resources, ENOMEM, granule_.offset_of(g)}};
     }
   }
   return {granules.count, {}};
+}
+
+bool CoherentFile::any_busy(GranuleRange granules) const noexcept {
+  for (GranuleIndex g = granules.first; g < granules.end(); ++g.value)
+    if (directory_.load(g).busy()) return true;
+  return false;
 }
 
 bool CoherentFile::any_on_device(GranuleRange granules) const noexcept {
@@ -93,15 +106,20 @@ Status CoherentFile::recall(Run& run, AgentId requester) noexcept {
   }
   for (unsigned rounds = 1;; ++rounds) {
     if (rounds == kRecallRoundsMax) outrun_recalls_.fetch_add(1);
+    if (rounds >= kRecallRoundsMax) std::this_thread::sleep_for(kRecallPause);
+    const std::uint64_t round = recall_rounds_.fetch_add(1) + 1;
     mount_.with(0, [&](MountPort& mount) {
       mount.recall(identity, granule_.bytes_of(run.range));
       return 0;
     });
     const sync::Lock lock(late_mutex_);
-    const auto is_here = [&](GranuleIndex g) {
-      return g.value >= run.range.first.value && g.value < run.range.end().value;
-    };
-    if (std::erase_if(late_pages_, is_here) > 0) continue;
+    bool was_passed_by = false;
+    std::erase_if(late_pages_, [&](const LatePage& page) {
+      const bool is_here = page.granule >= run.range.first && page.granule < run.range.end();
+      was_passed_by |= is_here && page.arrived >= round;
+      return is_here;
+    });
+    if (was_passed_by) continue;
     if (--recalls_ == 0) late_pages_.clear();
     if (rounds >= kRecallRoundsMax) outrun_recalls_.fetch_sub(1);
     unsynced_.mark(run.range);

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -79,10 +80,21 @@ class Client {
     if (command == "read_often") return read_often(at, length, value);
     if (command == "write") return write(at, length, value);
     if (command == "load") return tell(memory_ + offset, length);
+    if (command == "await") return await(offset, length, value);
     if (command == "store") return std::memset(memory_ + offset, value, length) != nullptr;
     if (command == "count") return count(offset, length, value);
     errno = ENOSYS;
     return false;
+  }
+
+  /// Loads the byte again and again until it has the value, for some seconds at most.
+  bool await(std::size_t at, std::size_t seconds, int value) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+    while (*static_cast<volatile unsigned char*>(memory_ + at) != value) {
+      errno = ETIMEDOUT;
+      if (std::chrono::steady_clock::now() > deadline) return false;
+    }
+    return true;
   }
 
   bool close() {

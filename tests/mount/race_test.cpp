@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <linux/fuse.h>
 
+#include <array>
 #include <chrono>
 #include <future>
 #include <memory>
@@ -175,6 +176,18 @@ TEST_P(MountRaces, recall_ends_though_a_page_is_asked_for_again_and_again) {
     again.release();
   }
   EXPECT_LT(rounds, kRoundsMax);
+}
+
+TEST_P(MountRaces, recall_ends_though_programs_touch_all_its_pages) {
+  constexpr std::uint64_t kPages = 4 * kGranule / kPage;
+  std::array<Client, kPages> programs;
+  for (std::uint64_t n = 0; n < kPages; ++n) {
+    programs[n].must("open " + mounted_.at("file"));
+    programs[n].must("map_random");
+    programs[n].begin(fmt::format("await {} 60 2", n * kPage));
+  }
+  device_stores(bytes(0, 4 * kGranule), 2).get();
+  for (Client& program : programs) EXPECT_EQ(program.end(), "ok");
 }
 
 // What libfuse keeps for each thread is freed by its end, unless the session has ended before.
