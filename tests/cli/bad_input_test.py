@@ -257,7 +257,9 @@ class BadInput(CliTest):
         path = os.path.join(mount, "file")
         source = self.file(data, "source")
         unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
-        script = ('set -e; mount -t tmpfs -o size=1M none "$1"; cp --sparse=always "$2" "$1/file"; '
+        # Copies of other tests' mounts would keep these alive.
+        script = ('umount -a -l -t fuse.aprime 2> /dev/null; '
+                  'set -e; mount -t tmpfs -o size=1M none "$1"; cp --sparse=always "$2" "$1/file"; '
                   'truncate -s "$3" "$1/file"; saved="$4"; file="$1/file"; shift 4; '
                   'set +e; "$@"; status=$?; cp --sparse=always "$file" "$saved"; exit $status')
         saved = os.path.join(self.directory, "saved")

@@ -27,6 +27,10 @@ EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", mem
                    [("emulated", "4K", "256K"), ("emulated-strict", "16K", "256K")] if SMALL else
                    [(device, granule, memory)
                     for device in DEVICES for granule, memory in (("4K", "256K"), ("64K", "1M"))])]
+# Who starts the tests in the background has them ignore some signals, and so would the program under test.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 # Of such a file, in bytes.
 SIZE = 384 << 10 if SMALL else 3 << 20
 JSON_KEYS = ["workload", "device", "device_memory", "chosen_because", "file", "bytes", "seconds", "verified",
@@ -99,7 +103,8 @@ def wait_for_first_byte(path, byte, process, at=0):
     deadline = time.monotonic() + 60
     with open(path, "rb", buffering=0) as f:
         while os.pread(f.fileno(), 1, at) != byte:
-            if process.poll() is not None or time.monotonic() > deadline:
+            has_ended = process.poll() is not None  # looked at first: it may store, and then end
+            if os.pread(f.fileno(), 1, at) != byte and (has_ended or time.monotonic() > deadline):
                 raise AssertionError(f"no store arrived: status {process.poll()}")
 
 

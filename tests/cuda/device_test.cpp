@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -222,7 +223,8 @@ struct StopHere {
 FAKE_CUDA_KERNEL(StopHere, LeasedBytes<Right::read_write>)
 
 TEST_F(CudaDevice, a_failed_kernel_is_named_and_so_is_what_is_lost) {
-  const std::string path = std::string(testing::TempDir()) + "aprime-cuda-failed";
+  const std::string path =
+      std::string(testing::TempDir()) + "aprime-cuda-failed-" + std::to_string(::getpid());
   { const std::ofstream file(path); }
   plain_truncate(path, 4 * kGranule);
   Runtime runtime(RuntimeOptions{.devices = {{.kind = DeviceKind::cuda, .memory = 4_MiB}},

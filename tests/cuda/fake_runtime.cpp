@@ -117,7 +117,7 @@ class State {
   void wait_for_gathered() {
     std::unique_lock lock(mutex_);
     const auto enough = [this] { return to_gather_ == 0 || gathered_ > to_gather_; };
-    if (!gathered_all_.wait_for(lock, std::chrono::seconds{1}, enough)) to_gather_ = 0;
+    if (!gathered_all_.wait_for(lock, std::chrono::seconds{20}, enough)) to_gather_ = 0;
   }
 
   std::mutex mutex_;

@@ -99,7 +99,7 @@ TEST_P(OutOfMemory, a_kernel_that_has_faulted_ends) {
 }
 
 TEST_P(OutOfMemory, flusher_goes_on_when_there_is_some_again) {
-  World world(GetParam(), {.dirty_age_max = std::chrono::milliseconds{20}});
+  World world(GetParam(), {.dirty_age_max = std::chrono::milliseconds{500}});
   const std::string path = world.sparse_file(4 * kGranule);
   const Mapping m = world.map(path);
   is_spared = true;

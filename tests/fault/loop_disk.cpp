@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/loop.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
@@ -16,6 +15,7 @@
 #include <string>
 
 #include "host/os/file.hpp"
+#include "tests/mount_namespace.hpp"
 
 namespace aprime::fault {
 namespace {
@@ -62,8 +62,7 @@ Descriptor attach(const Descriptor& image, std::string* device) {
 void enter_own_mount_namespace() {
   static bool done = false;
   if (done) return;
-  if (::unshare(CLONE_NEWNS) != 0) fail("cannot have a mount namespace");
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) fail("cannot keep mounts private");
+  if (!test::enter_mount_namespace()) fail("cannot have a mount namespace");
   done = true;
 }
 

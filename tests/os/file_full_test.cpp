@@ -10,6 +10,7 @@
 
 #include "host/os/file.hpp"
 #include "host/os/syscalls.hpp"
+#include "tests/mount_namespace.hpp"
 #include "tests/os/temporary_file.hpp"
 
 namespace aprime::os {
@@ -19,8 +20,7 @@ constexpr std::size_t kSize = 2 << 20;
 
 /// In a mount namespace of its own, which goes with the process.
 bool mount_small(const std::string& path) {
-  if (::unshare(CLONE_NEWNS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
-  ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+  if (!test::enter_mount_namespace() && !test::enter_mount_namespace(CLONE_NEWUSER)) return false;
   return ::mount("aprime-test", path.c_str(), "tmpfs", 0, "size=1m") == 0;
 }
 
