@@ -179,8 +179,8 @@ detail::PagedWindow DemandRegion::paged_window() {
           .log2_frame = static_cast<std::uint8_t>(std::countr_zero(frame_bytes_.value))};
 }
 
-void DemandRegion::enter_session() {
-  const std::lock_guard alone(gate_);
+void DemandRegion::prepare_session() {
+  std::unique_lock alone(gate_);
   PagingMemory& memory = source_.paging_memory();
   Status status = memory.clear(reinterpret_cast<std::byte*>(table_.data()));
   std::vector<FrameOwner> owners;
@@ -192,6 +192,7 @@ void DemandRegion::enter_session() {
             [](const FrameOwner& a, const FrameOwner& b) { return a.granule < b.granule; });
   std::size_t opened = 0;
   std::vector<std::uint64_t> entries;
+  entries.reserve(owners.size());
   while (opened < owners.size() && status.is_ok()) {
     // Neighbours in one go.
     const GranuleIndex first = owners[opened].granule;
@@ -216,7 +217,18 @@ void DemandRegion::enter_session() {
                 status.system_error);
   }
   owners_ = std::move(owners);
+  alone.release();
+}
+
+void DemandRegion::enter_session() noexcept {
   in_session_ = true;
+  gate_.unlock();
+}
+
+void DemandRegion::cancel_session() noexcept {
+  for (const FrameOwner& owner : owners_) close_frames(owner.granule, rights_of(owner.granule));
+  owners_ = {};
+  gate_.unlock();
 }
 
 void DemandRegion::leave_session() noexcept {

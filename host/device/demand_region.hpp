@@ -53,7 +53,9 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
 
  private:
   // PagedRegion
-  void enter_session() override;
+  void prepare_session() override;
+  void enter_session() noexcept override;
+  void cancel_session() noexcept override;
   void leave_session() noexcept override;
   Status serve(GranuleIndex g, bool write) noexcept override;
   std::span<std::uint64_t> table() const noexcept override { return table_; }
@@ -101,7 +103,7 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   /// Shared by operations; had alone to change what follows.
   mutable os::Gate gate_;
   bool in_session_ = false;
-  /// Of the session: memory for its end.
+  /// Who had frames when the session was prepared; then memory for its end.
   std::vector<FrameOwner> owners_;
   std::span<std::uint64_t> table_;
   /// detail::PageEntry's rights of each granule. Written under the granule's transaction.

@@ -184,13 +184,15 @@ void Paging::end_threads() noexcept {
 
 void Paging::begin(std::span<PagedRegion* const> regions) {
   regions_.assign(regions.begin(), regions.end());
-  std::size_t entered = 0;
+  // None enters before all are prepared: commands have nobody to execute them if there is no session.
+  std::size_t prepared = 0;
   try {
-    for (; entered < regions_.size(); ++entered) regions_[entered]->enter_session();
+    for (; prepared < regions_.size(); ++prepared) regions_[prepared]->prepare_session();
   } catch (...) {
-    while (entered > 0) regions_[--entered]->leave_session();
+    while (prepared > 0) regions_[--prepared]->cancel_session();
     throw;
   }
+  for (PagedRegion* region : regions_) region->enter_session();
   {
     const sync::Lock lock(mutex_);
     failure_.reset();

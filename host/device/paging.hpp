@@ -44,9 +44,13 @@ class PagingMemory {
 /// A region that kernels may fault on, as `Paging` needs it.
 class PagedRegion {
  public:
-  /// From now on, until `leave_session`, its operations go through commands. Waits for operations under way.
-  /// \throws Error(resources)
-  virtual void enter_session() = 0;
+  /// Makes what a session needs, when operations under way have ended. Later ones wait until the next of the
+  /// two is called. \throws Error(resources), std::bad_alloc; then it is as it was
+  virtual void prepare_session() = 0;
+  /// From now on, until `leave_session`, its operations go through commands.
+  virtual void enter_session() noexcept = 0;
+  /// There will be no session.
+  virtual void cancel_session() noexcept = 0;
   /// From now on they touch device memory directly again. Waits for operations under way.
   virtual void leave_session() noexcept = 0;
   /// Serves a fault; returns when the device's entry is right, or says why it cannot be.
