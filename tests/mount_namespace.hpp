@@ -15,7 +15,8 @@ inline bool enter_mount_namespace(int flags = 0) {
   if (::unshare(CLONE_NEWNS | flags) != 0 ||
       ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     return false;
-  // Copies of other tests' mounts, which would keep those alive when they are unmounted.
+  // Copies of other tests' mounts, which would keep those alive when they are unmounted. In a user namespace
+  // of its own it may not.
   std::ifstream mounts("/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     std::istringstream fields(line);

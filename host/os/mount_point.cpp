@@ -131,7 +131,7 @@ MountedThere mounted_at(const std::string& canonical, std::string_view type) {
   struct ::statvfs fs {};
   if (found == type && ::statvfs(canonical.c_str(), &fs) != 0 && is_of_lost_daemon(errno)) is_stale = true;
   // Or it has just gone with its mount.
-  if (is_stale && type_mounted_at(canonical).empty()) return MountedThere::nothing;
+  if (is_stale && type_mounted_at(canonical) != found) return mounted_at(canonical, type);
   if (found != type) return is_stale ? MountedThere::other_stale : MountedThere::other;
   return is_stale ? MountedThere::ours_stale : MountedThere::ours;
 }

@@ -28,7 +28,7 @@ EACH_DEVICE = [["--device", device, "--granule", granule, "--device-memory", mem
                    [(device, granule, memory)
                     for device in DEVICES for granule, memory in (("4K", "256K"), ("64K", "1M"))])]
 # Who starts the tests in the background has them ignore some signals, and so would the program under test.
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
 # Of such a file, in bytes.

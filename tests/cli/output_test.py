@@ -150,6 +150,8 @@ class Output(CliTest):
         self.assertEqual(process.returncode, 130)
 
     def test_an_interrupt_loses_nothing(self):
+        # Under nohup it is ignored.
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
         for command in (["run", "uppercase"], ["demo"]):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 with self.subTest(command=command, signal=number):

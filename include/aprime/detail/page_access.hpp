@@ -169,7 +169,7 @@ APRIME_DEVICE inline bool is_same_copy(std::uint64_t seen, std::uint64_t now) no
 /// Loads without a pin: looks at the entry, loads, and looks again whether the copy was there all the time.
 /// So readers neither write to what they share nor keep the host waiting. The second look is the next load's
 /// first. (A sequence lock, the entry being the sequence: a copy has its generation, which comes back after
-/// 2048 copies of the same granule, each of which takes the host many times as long as a load takes. What is
+/// 1024 copies of the same granule, each of which takes the host many times as long as a load takes. What is
 /// not excluded: a thread that comes back to the granule exactly so many copies later, in the microsecond in
 /// which the last one is put into the same frame. A look at the clock would
 /// end it.)

@@ -17,7 +17,7 @@ namespace aprime::detail {
 
 /// The entry of one granule in the page table.
 ///
-///     63      37 36        26  25   24  23  22 21 20 19     0
+///     63      37 36        27  26   25  24  23 22 21 20     0
 ///     [ frame  ] [generation] [all][rev][pw][pr][ W][ R] [ pins ]
 ///
 /// - R, W: device threads may load, store. W implies R
@@ -25,20 +25,20 @@ namespace aprime::detail {
 /// - rev: the right is being taken. No new pin counts; whoever removes the last pin completes it, so that the
 ///   one who takes it never has to wait. all: nothing stays; else R stays. So an entry with neither rev nor R
 ///   is used by nobody, and one with neither rev nor W stored to by nobody
-/// - pins: device threads that rely on the entry as it is. Twice as many as a GPU has fit
+/// - pins: device threads that rely on the entry as it is. Seven for each thread that a GPU has
 /// - generation: of the copy; grows by one when it is taken. For those who load without a pin
 struct PageEntry {
   static constexpr std::uint64_t kPin = 1;
-  static constexpr std::uint64_t kPins = (std::uint64_t{1} << 20) - 1;
-  static constexpr std::uint64_t kRead = std::uint64_t{1} << 20;
-  static constexpr std::uint64_t kWrite = std::uint64_t{1} << 21;
+  static constexpr std::uint64_t kPins = (std::uint64_t{1} << 21) - 1;
+  static constexpr std::uint64_t kRead = std::uint64_t{1} << 21;
+  static constexpr std::uint64_t kWrite = std::uint64_t{1} << 22;
   static constexpr std::uint64_t kReadWrite = kRead | kWrite;
-  static constexpr std::uint64_t kPendingRead = std::uint64_t{1} << 22;
-  static constexpr std::uint64_t kPendingWrite = std::uint64_t{1} << 23;
-  static constexpr std::uint64_t kRevoking = std::uint64_t{1} << 24;
-  static constexpr std::uint64_t kRevokingAll = std::uint64_t{1} << 25;
+  static constexpr std::uint64_t kPendingRead = std::uint64_t{1} << 23;
+  static constexpr std::uint64_t kPendingWrite = std::uint64_t{1} << 24;
+  static constexpr std::uint64_t kRevoking = std::uint64_t{1} << 25;
+  static constexpr std::uint64_t kRevokingAll = std::uint64_t{1} << 26;
   static constexpr std::uint64_t kPending = kPendingRead | kPendingWrite;
-  static constexpr std::uint64_t kGeneration = std::uint64_t{1} << 26;
+  static constexpr std::uint64_t kGeneration = std::uint64_t{1} << 27;
   static constexpr unsigned kFrameShift = 37;
   static constexpr std::uint64_t kGenerations = (std::uint64_t{1} << kFrameShift) - kGeneration;
   static constexpr std::uint64_t kFramesMax = std::uint64_t{1} << (64 - kFrameShift);
