@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <exception>
 #include <map>
 #include <memory>
 #include <utility>
@@ -81,21 +82,29 @@ class EmulatedStrict final : public EmulatedDevice, public PagingSource {
   Paging& paging() override {
     if (!paging_) {
       pager_.reset(new Executor(start_workers(1)));
-      paging_ = std::make_unique<Paging>(paging_memory_, memory_.alias(),
-                                         [this](const detail::PagingPort* port) { return run_pager(port); });
+      auto paging =
+          std::make_unique<Paging>(paging_memory_, memory_.alias(),
+                                   [this](const detail::PagingPort* port) { return run_pager(port); });
+      // Once before there is a session: so its fibers are there when there may be no memory for them.
+      if (const Status status = run_pager(paging->port()); !status.is_ok())
+        throw Error(Errc::resources, status.reason);
+      paging_ = std::move(paging);
     }
     return *paging_;
   }
   PagingMemory& paging_memory() noexcept override { return paging_memory_; }
 
-  Status run_pager(const detail::PagingPort* port) {
+  Status run_pager(const detail::PagingPort* port) noexcept {
     const auto run = [](const void* closure, detail::ThreadCursor& cursor) {
       while (cursor.next()) detail::PagerKernel{}(*static_cast<const detail::PagingPort* const*>(closure));
     };
-    const LaunchResult result = pager_->run({&port, run, "pager"}, Grid{{1}, {kPagerLanes}});
+    try {
+      if (pager_->run({&port, run, "pager"}, Grid{{1}, {kPagerLanes}}).completed()) return {};
+    } catch (const std::exception&) {
+      // No memory to say why it did not complete.
+    }
     // Stopped in the middle of something: nobody executes commands any more.
-    if (!result.completed()) return {Errc::device_failed, 0, {}, "the pager kernel was stopped"};
-    return {};
+    return {Errc::device_failed, 0, {}, "the pager kernel was stopped"};
   }
 
   LeasedFrames memory_;
