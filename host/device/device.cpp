@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "aprime/detail/paging.hpp"
@@ -23,10 +22,10 @@ FrameCount frames_in_budget(const DeviceOptions& options, ByteCount frame_bytes)
                     "needs at least {} ({} granules)",
                     options.memory.value, frame_bytes.value, kFramesMin * frame_bytes.value, kFramesMin));
   }
-  // Frame numbers are kept in 32 bits, of which one value stands for none, and in fewer in page-table
-  // entries.
-  if (frames.value >=
-      std::min<std::uint64_t>(std::numeric_limits<std::uint32_t>::max(), detail::PageEntry::kFramesMax)) {
+  // What page-table entries can number. Elsewhere frame numbers have 32 bits, of which one value stands for
+  // none.
+  static_assert(detail::PageEntry::kFramesMax < std::numeric_limits<std::uint32_t>::max());
+  if (frames.value > detail::PageEntry::kFramesMax) {
     throw Error(
         Errc::invalid_argument,
         fmt::format(

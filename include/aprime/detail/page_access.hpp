@@ -171,8 +171,7 @@ APRIME_DEVICE inline bool is_same_copy(std::uint64_t seen, std::uint64_t now) no
 /// first. (A sequence lock, the entry being the sequence: a copy has its generation, which comes back after
 /// 1024 copies of the same granule, each of which takes the host many times as long as a load takes. What is
 /// not excluded: a thread that comes back to the granule exactly so many copies later, in the microsecond in
-/// which the last one is put into the same frame. A look at the clock would
-/// end it.)
+/// which the last one is put into the same frame. A look at the clock would end it.)
 template <class T>
 APRIME_DEVICE T load_validated(const PagedWindow& window, std::uint64_t at, EntryGuess& guess) noexcept {
   const std::uint64_t granule = at >> window.log2_granule;
