@@ -152,7 +152,7 @@ def check_tree(root):
         public = path.startswith("include/")
         if (Path(path).suffix in SOURCES or public) and path not in listed:
             yield path, 1, "dead-file", "in no CMakeLists.txt"
-        elif Path(path).suffix in HEADERS and not public and path not in included:
+        elif Path(path).suffix in HEADERS and path not in listed and path not in included:
             yield path, 1, "dead-file", "included by nothing"
 
 

@@ -1,0 +1,241 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tests/paging/world.hpp"
+#include "tests/test_scale.hpp"
+
+// The device code for faults in a running kernel, in every order of its steps and the host's with a few
+// delays.
+
+namespace aprime::explored {
+namespace {
+
+/// What a kernel and a host do at the same time.
+struct Scenario {
+  const char* name;
+  World::Options options;
+  std::function<void(World&)> threads;
+  /// Of all orders with so many delays at the most.
+  unsigned delays = 3;
+};
+void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
+
+/// Goes on until the kernel is to end.
+void read_for_ever(World& world, std::uint64_t g) {
+  for (const World::Span span = world.span();;) {
+    world.read(span, g);
+    Explorer::running().sleep();
+  }
+}
+
+const std::vector<Scenario>& scenarios() {
+  static const std::vector<Scenario> all = {
+      {"two_threads_add_in_opposite_order",
+       {},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add(1); });
+         w.kernel([](World& world) { world.add(1), world.add(0); });
+       }},
+      {"one_frame_for_two_granules",
+       {.frames = 1},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add(1); });
+         w.kernel([](World& world) {
+           const World::Span span = world.span();
+           world.read(span, 0), world.read(span, 1), world.read(span, 0);
+         });
+       },
+       2},
+      {"two_servers",
+       {.frames = 1, .servers = 2},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0); });
+         w.kernel([](World& world) { world.add(1); });
+         w.kernel([](World& world) { world.read_pinned(0); });
+       },
+       2},
+      {"the_host_adds_to_what_a_kernel_reads",
+       {},
+       [](World& w) {
+         w.kernel([](World& world) {
+           const World::Span span = world.span();
+           world.read(span, 0), world.read(span, 0), world.read_pinned(0);
+         });
+         w.host([](World& world) { world.host_add(0), world.host_add(0); });
+       }},
+      {"the_host_reads_what_a_kernel_adds_to",
+       {},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add_pinned(0); });
+         w.kernel([](World& world) { world.add_pinned(0); });
+         w.host([](World& world) { world.host_read(0), world.host_read(0); });
+       }},
+      {"the_host_adds_where_a_kernel_adds",
+       {},
+       [](World& w) {
+         w.kernel([](World& world) { world.add_pinned(0), world.add(0); });
+         w.host([](World& world) { world.host_add(0), world.host_read(0); });
+         w.host([](World& world) { world.host_add(0); });
+       }},
+      {"the_host_adds_through_the_copy",
+       {},
+       [](World& w) {
+         w.kernel([](World& world) {
+           world.add(0);
+           world.read(world.span(), 0);
+           world.add_pinned(0);
+         });
+         w.host([](World& world) { world.host_add_through_copy(0), world.host_add_through_copy(0); });
+       }},
+      {"a_copy_goes_and_comes_back",
+       {.frames = 1},
+       [](World& w) {
+         w.kernel([](World& world) {
+           const World::Span span = world.span();
+           world.read(span, 0), world.read(span, 0);
+         });
+         w.host([](World& world) { world.evict(0), world.host_add(0); });
+         w.kernel([](World& world) { world.read_pinned(1); });
+       }},
+      {"a_copy_comes_back_to_its_frame",
+       {.frames = 1},
+       [](World& w) {
+         w.kernel([](World& world) {
+           const World::Span span = world.span();
+           for (int i = 0; i < 8; ++i) world.read(span, 0);
+         });
+         w.host([](World& world) {
+           world.evict(0), world.prefetch(1);
+           world.evict(1), world.prefetch(0);
+         });
+       }},
+      {"threads_that_wait_are_the_pager",
+       {.frames = 1, .has_pager = false},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add(1); });
+         w.kernel([](World& world) { world.read_pinned(0); });
+       },
+       2},
+      {"others_copy",
+       {.frames = 1, .copiers = 2},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add(1); });
+         w.host([](World& world) { world.host_read(0); });
+       },
+       2},
+      {"a_fault_that_cannot_be_served",
+       {.bad_granule = 1},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(1); });
+         w.kernel([](World& world) { read_for_ever(world, 0); });
+       },
+       2},
+      {"a_kernel_ends_while_the_host_takes",
+       {.servers = 2, .bad_granule = 1},
+       [](World& w) {
+         w.kernel([](World& world) { read_for_ever(world, 0); });
+         w.kernel([](World& world) { world.read_pinned(1); });
+         w.host([](World& world) { world.evict(0); });
+       },
+       2},
+      {"a_kernel_ends_while_the_host_writes_through_the_copy",
+       {.bad_granule = 1},
+       [](World& w) {
+         w.kernel([](World& world) {
+           world.add(0);
+           world.add(1);
+         });
+         w.kernel([](World& world) { read_for_ever(world, 0); });
+         w.host([](World& world) { world.host_add_through_copy(0); });
+       },
+       2},
+  };
+  return all;
+}
+
+/// One world after the other.
+class Worlds {
+ public:
+  Worlds(const Scenario& scenario, Flaw flaw) : scenario_(scenario), options_(scenario.options) {
+    options_.flaw = flaw;
+  }
+  Explorer::Outcome explore(unsigned delays) { return explorer_.explore(delays, setup(), check()); }
+  Explorer::Outcome sample(std::uint64_t runs) { return explorer_.sample(runs, 4, setup(), check()); }
+
+ private:
+  Explorer::Setup setup() {
+    return [this](Explorer& explorer) {
+      world_.reset();
+      world_ = std::make_unique<World>(explorer, options_);
+      scenario_.threads(*world_);
+      world_->begin();
+    };
+  }
+  Explorer::Check check() {
+    return [this] { return world_->check(); };
+  }
+
+  const Scenario& scenario_;
+  World::Options options_;
+  Explorer explorer_;
+  std::unique_ptr<World> world_;
+};
+
+class PagingModel : public testing::TestWithParam<Scenario> {};
+
+TEST_P(PagingModel, holds_in_all_orders_with_few_delays) {
+  const unsigned delays = GetParam().delays - (test::is_small() ? 1 : 0);
+  const Explorer::Outcome outcome = Worlds(GetParam(), Flaw::none).explore(delays);
+  EXPECT_EQ(outcome.failure, "");
+  // Orders were tried: one delay alone has as many as a run has steps.
+  EXPECT_GT(outcome.runs, 100U);
+}
+
+TEST_P(PagingModel, holds_in_random_orders) {
+  EXPECT_EQ(Worlds(GetParam(), Flaw::none).sample(test::scaled(20'000U)).failure, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, PagingModel, testing::ValuesIn(scenarios()),
+                         [](const auto& of) { return std::string(of.param.name); });
+
+/// A mistake, and what it must show in.
+struct Mistake {
+  const char* name;
+  Flaw flaw;
+  const char* scenario;
+};
+void PrintTo(const Mistake& mistake, std::ostream* out) { *out << mistake.name; }
+
+class PagingMistake : public testing::TestWithParam<Mistake> {};
+
+TEST_P(PagingMistake, is_noticed) {
+  const auto scenario = std::find_if(scenarios().begin(), scenarios().end(), [](const Scenario& s) {
+    return std::string_view(s.name) == GetParam().scenario;
+  });
+  ASSERT_NE(scenario, scenarios().end());
+  EXPECT_NE(Worlds(*scenario, GetParam().flaw).sample(500'000).failure, "");
+}
+
+constexpr Mistake kMistakes[] = {
+    {"uses_pinned_frames", Flaw::uses_pinned_frames, "one_frame_for_two_granules"},
+    {"never_asks_again", Flaw::never_asks_again, "one_frame_for_two_granules"},
+    {"copies_before_revoking", Flaw::copies_before_revoking, "one_frame_for_two_granules"},
+    {"forgets_a_fault", Flaw::forgets_a_fault, "two_threads_add_in_opposite_order"},
+    {"leaves_late_rights", Flaw::leaves_late_rights, "a_kernel_ends_while_the_host_takes"},
+    {"keeps_generation", Flaw::keeps_generation, "a_copy_comes_back_to_its_frame"},
+    {"forgets_pins", Flaw::forgets_pins, "the_host_adds_where_a_kernel_adds"},
+    {"keeps_pending", Flaw::keeps_pending, "one_frame_for_two_granules"},
+    {"keeps_read", Flaw::keeps_read, "one_frame_for_two_granules"},
+};
+INSTANTIATE_TEST_SUITE_P(Each, PagingMistake, testing::ValuesIn(kMistakes),
+                         [](const auto& of) { return std::string(of.param.name); });
+
+}  // namespace
+}  // namespace aprime::explored
