@@ -211,13 +211,17 @@ Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
   while (done < run.count) {
     const auto now =
         static_cast<std::size_t>(std::min<std::uint64_t>(kCommandsMax, (run.count - done).value));
+    const GranuleIndex end = run.first + GranuleCount{done.value + now};
     for (std::size_t i = 0; i < now; ++i)
       tickets[i] = paging.post(command_for(run.first + GranuleCount{done.value + i}));
     for (std::size_t i = 0; i < now; ++i) {
       const GranuleIndex g = run.first + done;
       const Status status = paging.await_release(tickets[i], command_for(g));
-      if (!status.is_ok())
+      if (!status.is_ok()) {
+        // Nor are the others waited for, that were asked in the same go.
+        for (GranuleIndex left = g; left < end; ++left.value) note_unsure(left);
         return {done, {status.code, status.system_error, params_.granule.offset_of(g), status.reason}};
+      }
       const std::uint64_t kept = op == PagingOp::revoke ? 0 : rights_of(g) & PageEntry::kRead;
       close_frames(g, rights_of(g) & ~kept);
       note_rights({GranuleCount{1}, {}}, {g, GranuleCount{1}}, kept);

@@ -147,7 +147,15 @@ ByteCount DemandRegion::copied_at_once() const noexcept {
 
 Status DemandRegion::restore(GranuleRange run, bool write) noexcept {
   const std::shared_lock shared(gate_);
-  return publish({run.first, GranuleCount{paged_count(run)}}, write ? Right::read_write : Right::read).status;
+  const std::uint64_t wanted = write ? PageEntry::kReadWrite : PageEntry::kRead;
+  for (std::uint64_t i = 0; i < paged_count(run); ++i) {
+    const GranuleRange one{run.first + GranuleCount{i}, GranuleCount{1}};
+    // Of many threads that wait for neighbours, one asked first, and the others have been answered with it.
+    if ((rights_of(one.first) & wanted) == wanted && !is_unsure_of(one.first)) continue;
+    const Status status = publish(one, write ? Right::read_write : Right::read).status;
+    if (!status.is_ok()) return status;
+  }
+  return {};
 }
 
 Status DemandRegion::reserve(GranuleCount granules) noexcept {
@@ -256,7 +264,15 @@ void DemandRegion::note_rights(const Progress& p, GranuleRange run, std::uint64_
 }
 
 std::uint64_t DemandRegion::rights_of(GranuleIndex g) const noexcept {
-  return rights_[g.value].load(std::memory_order_relaxed);
+  return rights_[g.value].load(std::memory_order_relaxed) & PageEntry::kReadWrite;
+}
+
+void DemandRegion::note_unsure(GranuleIndex g) noexcept {
+  rights_[g.value].fetch_or(static_cast<std::uint32_t>(PageEntry::kRevoking), std::memory_order_relaxed);
+}
+
+bool DemandRegion::is_unsure_of(GranuleIndex g) const noexcept {
+  return (rights_[g.value].load(std::memory_order_relaxed) & PageEntry::kRevoking) != 0;
 }
 
 std::uint64_t DemandRegion::entry_of(GranuleIndex g) const noexcept {

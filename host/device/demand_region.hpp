@@ -87,6 +87,9 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   std::uint64_t paged_count(GranuleRange run) const noexcept;
   bool is_paged(GranuleIndex g) const noexcept { return paged_count({g, GranuleCount{1}}) != 0; }
   void note_rights(const Progress& p, GranuleRange run, std::uint64_t rights) noexcept;
+  /// Device threads did not let go in time: they may have fewer rights than are noted, as soon as they do.
+  void note_unsure(GranuleIndex g) noexcept;
+  bool is_unsure_of(GranuleIndex g) const noexcept;
   /// Bits of detail::PageEntry, as in the next ones.
   std::uint64_t rights_of(GranuleIndex g) const noexcept;
   std::uint64_t entry_of(GranuleIndex g) const noexcept;
@@ -106,7 +109,8 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   /// Who had frames when the session was prepared; then memory for its end.
   std::vector<FrameOwner> owners_;
   std::span<std::uint64_t> table_;
-  /// detail::PageEntry's rights of each granule. Written under the granule's transaction.
+  /// detail::PageEntry's rights of each granule, with kRevoking if we are not sure of them. Written under the
+  /// granule's transaction.
   os::GrowingTable<std::atomic<std::uint32_t>> rights_;
 };
 

@@ -13,8 +13,11 @@
 #include <string>
 #include <vector>
 
+#include "host/device/demand_region.hpp"
+#include "host/device/leased_frames.hpp"
 #include "host/device/sanitizer_fibers.hpp"
 #include "host/os/memory.hpp"
+#include "tests/device/fake_engine.hpp"
 
 // The host's side of faults in a kernel, without a device.
 
@@ -72,6 +75,59 @@ TEST(Paging, no_region_enters_a_session_that_there_will_not_be) {
   paging.begin(two);
   paging.end(true);
   EXPECT_EQ(good.noted + " " + other.noted, "pel pel");
+}
+
+/// One granule in a session of a device that has failed: whatever it is asked is an error.
+class SilentDevice : public testing::Test, public PagingSource, public FaultHandler {
+ protected:
+  SilentDevice() {
+    const auto claim = pool_.claim(FrameCount{1}, {RegionId{3}, kGranule.first});
+    region_.set_frame(kGranule.first, claim.frame);
+  }
+  Paging& paging() override { return paging_; }
+  PagingMemory& paging_memory() noexcept override { return memory_; }
+  Status on_device_fault(Region&, GranuleIndex, bool) noexcept override { return {}; }
+
+  /// Returns when nothing more will be answered.
+  void begin_session() {
+    static_cast<void>(region_.paged_window());
+    PagedRegion* const regions[] = {&region_.paged()};
+    paging_.begin(regions);
+    static_cast<void>(paging_.await(paging_.post({})));
+  }
+
+  static constexpr GranuleRange kGranule{GranuleIndex{0}, GranuleCount{1}};
+  static constexpr ByteCount kFrame{4096};
+  FramePool pool_{FrameCount{4}};
+  LeasedFrames frames_{kFrame, FrameCount{4}};
+  HostMemory memory_;
+  Paging paging_{memory_, frames_.alias(), [](const detail::PagingPort*) {
+                   return Status{Errc::device_failed, 0, {}, "silent"};
+                 }};
+  FakeHome home_{kFrame.value};
+  DemandRegion region_{{RegionId{3}, GranuleSize::of(kFrame), FrameCount{1}, "x.f32", GranuleCount{1}},
+                       frames_,
+                       kFrame,
+                       pool_,
+                       *this,
+                       *this};
+};
+
+/// Where thousands of threads wait for neighbours, most faults are such.
+TEST_F(SilentDevice, is_not_asked_for_a_right_that_it_has) {
+  ASSERT_TRUE(region_.fill(kGranule, home_).status.is_ok());
+  begin_session();
+  EXPECT_TRUE(region_.restore(kGranule, false).is_ok());
+  EXPECT_EQ(region_.restore(kGranule, true).code, Errc::device_failed) << "to store it has none";
+  paging_.end(true);
+}
+
+TEST_F(SilentDevice, is_asked_for_a_right_that_could_not_be_taken) {
+  ASSERT_TRUE(region_.fill(kGranule, home_).status.is_ok());
+  begin_session();
+  EXPECT_EQ(region_.release(kGranule).status.code, Errc::device_failed);
+  EXPECT_EQ(region_.restore(kGranule, false).code, Errc::device_failed);
+  paging_.end(true);
 }
 
 /// Once all memory is there, leaves address space for the stacks of two more threads.

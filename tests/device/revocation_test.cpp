@@ -65,6 +65,15 @@ TEST_F(Revocation, a_right_that_is_given_back_ends_it) {
   EXPECT_EQ(entry_, kEntry);
 }
 
+/// Nobody else answers them: the host finds nothing to do.
+TEST_F(Revocation, those_who_wait_to_load_are_answered_when_only_the_write_right_goes) {
+  entry_ |= PageEntry::kPending;
+  entry_ += PageEntry::kPin;
+  EXPECT_TRUE(answers_pinned(PagingOp::protect));
+  unpin(&entry_, 1);
+  EXPECT_EQ(entry_, (kEntry & ~PageEntry::kWrite) | PageEntry::kPendingWrite);
+}
+
 TEST_F(Revocation, a_closed_entry_with_a_pin_is_not_released) {
   entry_ += PageEntry::kPin;
   close_entry(&entry_);

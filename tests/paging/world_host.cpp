@@ -242,8 +242,6 @@ bool World::serve(std::uint64_t g, bool write) noexcept {
   if ((known_[g].rights & wanted) != wanted) {
     publish(g, PageEntry::kReadWrite);
     known_[g].is_home_stale = true;
-  } else if (!is_missing) {
-    publish(g, known_[g].rights);
   }
   end_use(g);
   return true;

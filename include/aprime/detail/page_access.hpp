@@ -85,7 +85,15 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
   DeviceWord<std::uint64_t> waiting(*port.waiting);
   if (lanes.leads()) {
     waiting.fetch_add(1, order::relaxed);
-    if ((entry.fetch_or(pending, order::relaxed) & pending) == 0) post_fault(window, granule, write);
+    const std::uint64_t before = entry.fetch_or(pending, order::relaxed);
+    if ((before & pending) == 0) {
+      // It may have been given in the meantime. Nobody is asked then, so that nobody would answer those who
+      // find that somebody has asked.
+      if (is_usable(before, write))
+        entry.fetch_and(~pending, order::relaxed);
+      else
+        post_fault(window, granule, write);
+    }
   }
   // Thousands of warps may wait here. All that they look at again and again is device memory: loads from the
   // host's would fill the bus, which is there for the bytes that they wait for.

@@ -29,11 +29,11 @@ APRIME_DEVICE inline void finish_command(const PagingPort& port, std::uint64_t n
   SharedWord<std::uint64_t>(slot.done).store(number << 1 | (is_pinned ? 1 : 0), order::release);
 }
 
-/// What is left of an entry that is revoked when nobody has a pin any more.
+/// What is left of an entry that is revoked when nobody has a pin any more. Who waits for what stays has it.
 APRIME_DEVICE inline std::uint64_t revoked(std::uint64_t entry) noexcept {
   return (entry & PageEntry::kRevokingAll) != 0
              ? (entry & PageEntry::kPending) | ((entry + PageEntry::kGeneration) & PageEntry::kGenerations)
-             : entry & ~(PageEntry::kWrite | PageEntry::kRevoking);
+             : entry & ~(PageEntry::kWrite | PageEntry::kRevoking | PageEntry::kPendingRead);
 }
 
 /// Completes a revocation if nobody has a pin any more. By one thread; several may try.
