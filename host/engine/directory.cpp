@@ -24,8 +24,8 @@ void Directory::wait(GranuleIndex g, GranuleWord seen) noexcept {
   if (!seen.has_waiters() && !words_[g.value].compare_exchange_strong(expected, seen.with_waiter().bits(),
                                                                       std::memory_order_acq_rel))
     return;  // it changed already
-  // The wait mark may have been set by somebody else and cleared since `wakeups` was read: look once more.
-  if (!load(g).has_waiters()) return;
+  // What was seen may be old, and the mark another's who waits for something else: once more, as it is now.
+  if (load(g).bits() != seen.with_waiter().bits()) return;
   os::futex_wait(slot.wakeups, wakeups, kSleepMax);
 }
 

@@ -1,6 +1,6 @@
 #include "aprime/detail/page_access.hpp"
 #include "aprime/kernel.hpp"
-#include "tests/paging/explorer.hpp"
+#include "tests/explorer/explorer.hpp"
 #include "tests/paging/world.hpp"
 
 // What kernel code calls of the executor, for explored threads: each is a warp of one lane, and a block.

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "aprime/device_span.hpp"
-#include "tests/paging/explorer.hpp"
+#include "tests/explorer/explorer.hpp"
 
 namespace aprime::explored {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "aprime/kernel.hpp"
-#include "tests/paging/explorer.hpp"
+#include "tests/explorer/explorer.hpp"
 
 // In place of the header of this name, which the device code of the library includes: its atomic operations
 // are steps of an Explorer. What a thread does to other memory belongs to the step before it; so that others

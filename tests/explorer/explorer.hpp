@@ -51,6 +51,7 @@ class Explorer {
 
   // For the threads.
 
+  static bool is_running() noexcept { return running_ != nullptr; }
   /// The explorer whose thread is running.
   static Explorer& running() noexcept { return *running_; }
   /// Before an operation that others can tell from its absence.
@@ -62,6 +63,11 @@ class Explorer {
   }
   /// Until something has changed; or for a while, if nothing does.
   void sleep() noexcept;
+  /// Until it is woken there, as nobody else and no time does.
+  void block_on(const void* place) noexcept;
+  /// Of those who are blocked there, one or all.
+  void wake_one(const void* place) noexcept;
+  void wake_all(const void* place) noexcept;
   /// Sleeps until it is so.
   template <class Condition>
   void wait_until(const Condition& condition) noexcept {
@@ -73,7 +79,7 @@ class Explorer {
   [[noreturn]] void fail(std::string what) noexcept;
 
  private:
-  enum class State : std::uint8_t { ready, asleep, ended };
+  enum class State : std::uint8_t { ready, asleep, blocked, ended };
   struct Thread {
     std::function<void()> body;
     device::Fiber* fiber = nullptr;
@@ -81,6 +87,7 @@ class Explorer {
     unsigned priority = 0;
     /// When it fell asleep.
     std::uint64_t changes_seen = 0;
+    const void* blocked_on = nullptr;
   };
 
   /// Beyond, a run is taken for one that does not end.
@@ -95,6 +102,8 @@ class Explorer {
                     Outcome& outcome);
   /// Whether the running thread is to stand back before a step.
   bool is_delayed() noexcept;
+  /// The running thread is not ready any more.
+  void leave_it_to_others() noexcept;
   /// Makes a thread that can run the current one, another if there is one. Whether there is any.
   bool choose_next() noexcept;
   bool can_run(const Thread& thread) const noexcept;

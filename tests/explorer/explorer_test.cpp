@@ -1,4 +1,4 @@
-#include "tests/paging/explorer.hpp"
+#include "tests/explorer/explorer.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tests/paging/explorer.hpp"
+#include "tests/explorer/explorer.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -115,6 +115,28 @@ void Explorer::sleep() noexcept {
   if (is_sampling_ && random_() % kSleepsAtPriority == 0) threads_[current_].priority = --lowest_priority_;
   threads_[current_].state = State::asleep;
   threads_[current_].changes_seen = changes_;
+  leave_it_to_others();
+}
+
+void Explorer::block_on(const void* place) noexcept {
+  threads_[current_].state = State::blocked;
+  threads_[current_].blocked_on = place;
+  leave_it_to_others();
+}
+
+void Explorer::wake_one(const void* place) noexcept {
+  const auto blocked = std::find_if(threads_.begin(), threads_.end(), [&](const Thread& thread) {
+    return thread.state == State::blocked && thread.blocked_on == place;
+  });
+  if (blocked != threads_.end()) blocked->state = State::ready;
+}
+
+void Explorer::wake_all(const void* place) noexcept {
+  for (Thread& thread : threads_)
+    if (thread.state == State::blocked && thread.blocked_on == place) thread.state = State::ready;
+}
+
+void Explorer::leave_it_to_others() noexcept {
   const std::size_t before = current_;
   if (!choose_next()) fail(kStandstill);
   if (current_ != before) fibers_.switch_to(*threads_[current_].fiber);
@@ -136,7 +158,8 @@ void Explorer::fail(std::string what) noexcept {
 }
 
 bool Explorer::choose_next() noexcept {
-  if (is_sampling_ && threads_[current_].state != State::asleep)
+  // A delay.
+  if (is_sampling_ && threads_[current_].state == State::ready)
     threads_[current_].priority = --lowest_priority_;
   for (;;) {
     const std::size_t next = is_sampling_ ? of_highest_priority() : next_in_turn();
