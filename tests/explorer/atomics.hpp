@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <chrono>
@@ -30,9 +32,11 @@ class explored_atomic {
   constexpr explored_atomic(T value) noexcept : value_(value) {}
 
   T load(memory_order = memory_order_seq_cst) const noexcept {
-    // Pointers are to tables, and set once.
-    if constexpr (!is_pointer_v<T>) step();
-    return value_;
+    step();
+    const T value = value_;
+    // Others may come before what it points to is looked at.
+    if constexpr (is_pointer_v<T>) step();
+    return value;
   }
   void store(T value, memory_order = memory_order_seq_cst) noexcept { exchange(value); }
   T exchange(T value, memory_order = memory_order_seq_cst) noexcept {
@@ -70,12 +74,38 @@ class explored_atomic {
     step();
     const T before = value_;
     value_ = change(before);
+    if (value_ != before && aprime::explored::Explorer::is_running())
+      aprime::explored::Explorer::running().changed();
     return before;
   }
 
   T value_;
 };
 
+class explored_mutex {
+ public:
+  constexpr explored_mutex() = default;
+  void lock() noexcept {
+    if (aprime::explored::Explorer::is_running())
+      aprime::explored::Explorer::running().wait_until([this] { return !is_locked_; });
+    is_locked_ = true;
+  }
+  void unlock() noexcept {
+    is_locked_ = false;
+    if (aprime::explored::Explorer::is_running()) aprime::explored::Explorer::running().changed();
+  }
+
+ private:
+  bool is_locked_ = false;
+};
+
 }  // namespace std
 
+inline int explored_yield() noexcept {
+  aprime::explored::Explorer::running().sleep();
+  return 0;
+}
+
 #define atomic explored_atomic
+#define mutex explored_mutex
+#define sched_yield explored_yield
