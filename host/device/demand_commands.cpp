@@ -218,7 +218,7 @@ Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
       const GranuleIndex g = run.first + done;
       const Status status = paging.await_release(tickets[i], command_for(g));
       if (!status.is_ok()) {
-        // Nor are the others waited for, that were asked in the same go.
+        // The commands are executed in the end, or not; nor are the others waited for, of the same go.
         for (GranuleIndex left = g; left < end; ++left.value) note_unsure(left);
         return {done, {status.code, status.system_error, params_.granule.offset_of(g), status.reason}};
       }

@@ -210,6 +210,8 @@ void DemandRegion::prepare_session() {
       status = open_frames(g, rights_of(g));
       if (!status.is_ok()) break;
       entries.push_back(entry_of(g));
+      // What device threads will have is what is noted.
+      rights_[g.value].store(static_cast<std::uint32_t>(rights_of(g)), std::memory_order_relaxed);
       ++opened;
     }
     if (status.is_ok())
@@ -259,8 +261,11 @@ std::uint64_t DemandRegion::paged_count(GranuleRange run) const noexcept {
 }
 
 void DemandRegion::note_rights(const Progress& p, GranuleRange run, std::uint64_t rights) noexcept {
-  for (std::uint64_t i = 0; i < p.done.value; ++i)
-    rights_[run.first.value + i].store(static_cast<std::uint32_t>(rights), std::memory_order_relaxed);
+  for (std::uint64_t i = 0; i < p.done.value; ++i) {
+    std::atomic<std::uint32_t>& noted = rights_[run.first.value + i];
+    const std::uint64_t unsure = noted.load(std::memory_order_relaxed) & PageEntry::kRevoking;
+    noted.store(static_cast<std::uint32_t>(rights | unsure), std::memory_order_relaxed);
+  }
 }
 
 std::uint64_t DemandRegion::rights_of(GranuleIndex g) const noexcept {

@@ -87,7 +87,9 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   std::uint64_t paged_count(GranuleRange run) const noexcept;
   bool is_paged(GranuleIndex g) const noexcept { return paged_count({g, GranuleCount{1}}) != 0; }
   void note_rights(const Progress& p, GranuleRange run, std::uint64_t rights) noexcept;
-  /// Device threads did not let go in time: they may have fewer rights than are noted, as soon as they do.
+  /// A right could not be taken in time: device threads may have fewer than are noted, as soon as they let go
+  /// or the command is executed after all, be it later than others that are posted from now on. So until the
+  /// session ends.
   void note_unsure(GranuleIndex g) noexcept;
   bool is_unsure_of(GranuleIndex g) const noexcept;
   /// Bits of detail::PageEntry, as in the next ones.

@@ -113,7 +113,7 @@ class Paging {
   /// The same for `command`, a protect or revoke that was posted as `ticket`: posts it again while device
   /// threads have pins, so that none of them keeps a place in the ring. Valid answers: ok; device_failed;
   /// resources if they do not let go within 30 s: what they still have is not known then, but no more than
-  /// before.
+  /// before, and the command may be executed yet.
   Status await_release(Ticket ticket, const detail::PagingCommand& command) noexcept;
 
   /// To be called when device threads have been given rights: one that is to end (`fail`) may not keep what

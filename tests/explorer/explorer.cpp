@@ -16,7 +16,7 @@ constexpr const char* kStandstill = "all threads wait, and nothing happens";
 
 Explorer::Explorer(std::size_t stack_bytes) : pool_(fibers_, stack_bytes, &main_of_fiber, this) {}
 
-void Explorer::thread(std::function<void()> body) { threads_.push_back({.body = std::move(body)}); }
+void Explorer::add_thread(std::function<void()> body) { threads_.push_back({.body = std::move(body)}); }
 
 Explorer::Outcome Explorer::explore(unsigned delays_max, const Setup& setup, const Check& check) {
   Outcome outcome;
@@ -44,6 +44,8 @@ Explorer::Outcome Explorer::sample(std::uint64_t runs, unsigned drops, const Set
                                    const Check& check) {
   Outcome outcome;
   is_sampling_ = true;
+  random_.seed(0);
+  delays_.clear();
   // The first has none, and says how long a run is.
   for (bool goes_on = run(setup, check, outcome); goes_on && outcome.runs < runs;
        goes_on = run(setup, check, outcome)) {
@@ -63,6 +65,7 @@ bool Explorer::run(const Setup& setup, const Check& check, Outcome& outcome) {
   delays_done_ = 0;
   delay_was_void_ = false;
   failure_.clear();
+  being_set_up_ = this;
   setup(*this);
   for (Thread& thread : threads_) thread.fiber = pool_.take();
   current_ = 0;
@@ -95,8 +98,16 @@ void Explorer::step() noexcept {
   for (;;) {
     ++steps_;
     if (steps_ > kStepsMax) fail("it does not end");
-    if (!is_delayed()) return;
     const std::size_t before = current_;
+    if (!is_delayed()) {
+      if (!is_sampling_) return;
+      // Somebody more urgent may be ready by now.
+      current_ = of_highest_priority();
+      threads_[current_].state = State::ready;
+      if (current_ == before) return;
+      fibers_.switch_to(*threads_[current_].fiber);
+      continue;
+    }
     // There is one: the caller itself.
     static_cast<void>(choose_next());
     delay_was_void_ = current_ == before;
@@ -122,6 +133,11 @@ void Explorer::block_on(const void* place) noexcept {
   threads_[current_].state = State::blocked;
   threads_[current_].blocked_on = place;
   leave_it_to_others();
+}
+
+bool Explorer::is_anybody_blocked() const noexcept {
+  return std::any_of(threads_.begin(), threads_.end(),
+                     [](const Thread& thread) { return thread.state == State::blocked; });
 }
 
 void Explorer::wake_one(const void* place) noexcept {

@@ -33,7 +33,7 @@ class Explorer {
     std::string failure;
   };
 
-  /// One run: adds its threads by `thread`. Called at the beginning of each.
+  /// One run: adds its threads by `add_thread`. Called at the beginning of each.
   using Setup = std::function<void(Explorer&)>;
   /// When all threads of a run have ended: what is wrong, or nothing.
   using Check = std::function<std::string()>;
@@ -46,8 +46,10 @@ class Explorer {
   /// and again do not keep others from running for ever: when they sleep they get it now and then.
   Outcome sample(std::uint64_t runs, unsigned drops, const Setup& setup, const Check& check);
 
-  /// Of the run that begins.
-  void thread(std::function<void()> body);
+  /// To the run that is set up.
+  void add_thread(std::function<void()> body);
+  /// The explorer whose run is set up.
+  static Explorer& being_set_up() noexcept { return *being_set_up_; }
 
   // For the threads.
 
@@ -57,14 +59,16 @@ class Explorer {
   /// Before an operation that others can tell from its absence.
   void step() noexcept;
   /// Something has changed that a sleeping thread may wait for.
-  void changed() noexcept {
-    ++changes_;
-    idle_rounds_ = 0;
+  static void changed() noexcept {
+    if (!is_running()) return;
+    ++running_->changes_;
+    running_->idle_rounds_ = 0;
   }
   /// Until something has changed; or for a while, if nothing does.
   void sleep() noexcept;
   /// Until it is woken there, as nobody else and no time does.
   void block_on(const void* place) noexcept;
+  bool is_anybody_blocked() const noexcept;
   /// Of those who are blocked there, one or all.
   void wake_one(const void* place) noexcept;
   void wake_all(const void* place) noexcept;
@@ -91,7 +95,7 @@ class Explorer {
   };
 
   /// Beyond, a run is taken for one that does not end.
-  static constexpr std::uint64_t kStepsMax = 20'000;
+  static constexpr std::uint64_t kStepsMax = 200'000;
   /// So often all threads that sleep are woken in turn though nothing has changed: time passes.
   static constexpr unsigned kIdleRoundsMax = 400;
 
@@ -112,6 +116,7 @@ class Explorer {
   std::size_t of_highest_priority() const noexcept;
   [[noreturn]] void leave_run() noexcept;
 
+  static inline thread_local Explorer* being_set_up_ = nullptr;
   static inline thread_local Explorer* running_ = nullptr;
 
   device::FiberSwitch fibers_;

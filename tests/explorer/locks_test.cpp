@@ -6,29 +6,10 @@
 #include "host/device/staging.hpp"
 #include "host/engine/directory.hpp"
 #include "host/engine/view_gate.hpp"
-#include "host/os/futex.hpp"
 #include "host/os/gate.hpp"
 
 // The locks that the library has of its own, in all orders of their steps with a few delays. Nobody is woken
 // by the time that a sleep may take at most: a wake-up that is lost is seen.
-
-namespace aprime::os {
-
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
-                std::chrono::nanoseconds) noexcept {
-  // The load is the step; nothing comes between it and the sleep.
-  if (word.load() == expected) explored::Explorer::running().block_on(&word);
-}
-void futex_wake_one(std::atomic<std::uint32_t>& word) noexcept {
-  explored::Explorer::running().step();
-  explored::Explorer::running().wake_one(&word);
-}
-void futex_wake_all(std::atomic<std::uint32_t>& word) noexcept {
-  explored::Explorer::running().step();
-  explored::Explorer::running().wake_all(&word);
-}
-
-}  // namespace aprime::os
 
 namespace aprime::explored {
 namespace {
@@ -62,7 +43,7 @@ std::string explore(const std::vector<std::function<void(Lock&, Room&)>>& thread
   const Explorer::Setup setup = [&](Explorer& e) {
     lock = std::make_unique<Lock>();
     room = {};
-    for (const auto& thread : threads) e.thread([&] { thread(*lock, room); });
+    for (const auto& thread : threads) e.add_thread([&] { thread(*lock, room); });
   };
   const Explorer::Check check = [] { return std::string(); };
   const std::string failure = explorer.explore(3, setup, check).failure;
@@ -88,9 +69,38 @@ TEST(GateModel, who_wants_it_alone_has_it_alone) {
   EXPECT_EQ(explore<os::Gate>({have_alone, have_alone, have_alone}), "");
 }
 
+/// While one has it shared, another wants it alone, and sleeps: who comes then comes after him.
 TEST(GateModel, newcomers_wait_for_him) {
-  const auto twice = [](os::Gate& gate, Room& room) { share(gate, room), share(gate, room); };
-  EXPECT_EQ(explore<os::Gate>({twice, have_alone, twice}), "");
+  struct Watched : os::Gate {
+    bool is_shared = false, has_been_alone = false;
+  };
+  const auto first = [](Watched& gate, Room& room) {
+    gate.lock_shared();
+    room.enter(false);
+    gate.is_shared = true;
+    Explorer::changed();
+    for (int i = 0; i < 5; ++i) Explorer::running().sleep();
+    room.leave();
+    gate.unlock_shared();
+  };
+  const auto alone = [](Watched& gate, Room& room) {
+    Explorer::running().wait_until([&] { return gate.is_shared; });
+    gate.lock();
+    room.enter(true);
+    gate.has_been_alone = true;
+    room.leave();
+    gate.unlock();
+  };
+  const auto newcomer = [](Watched& gate, Room& room) {
+    Explorer::running().wait_until(
+        [&] { return gate.has_been_alone || Explorer::running().is_anybody_blocked(); });
+    gate.lock_shared();
+    room.enter(false);
+    if (!gate.has_been_alone) Explorer::running().fail("a newcomer was let pass");
+    room.leave();
+    gate.unlock_shared();
+  };
+  EXPECT_EQ(explore<Watched>({first, alone, newcomer}), "");
 }
 
 TEST(ViewGateModel, is_closed_while_nobody_passes) {
@@ -127,7 +137,7 @@ TEST(StagingPoolModel, a_buffer_is_one_leases_and_who_waits_for_one_gets_it) {
   std::unique_ptr<Two> two;
   const Explorer::Setup setup = [&](Explorer& e) {
     two = std::make_unique<Two>(memory);
-    for (int i = 0; i < 4; ++i) e.thread([&] { lease(*two); });
+    for (int i = 0; i < 4; ++i) e.add_thread([&] { lease(*two); });
   };
   const Explorer::Check check = [] { return std::string(); };
   EXPECT_EQ(explorer.explore(3, setup, check).failure, "");
@@ -150,7 +160,7 @@ class DirectoryModel : public testing::Test {
     Explorer explorer;
     const Explorer::Setup setup = [&](Explorer& e) {
       rooms_[0] = rooms_[1] = {};
-      for (const auto& thread : threads) e.thread(thread);
+      for (const auto& thread : threads) e.add_thread(thread);
     };
     const Explorer::Check check = [&] {
       for (const GranuleIndex g : {kFirst, kSecond})

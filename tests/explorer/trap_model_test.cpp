@@ -73,7 +73,7 @@ class TrapModel : public testing::Test {
     const Explorer::Setup setup = [&](Explorer& e) {
       comes_ = std::make_unique<Target>(0x20000);
       other_ = std::make_unique<Target>(0x40000);
-      for (const auto& thread : threads) e.thread(thread);
+      for (const auto& thread : threads) e.add_thread(thread);
     };
     const Explorer::Check check = [] { return std::string(); };
     const std::string failure = explorer.explore(2, setup, check).failure;

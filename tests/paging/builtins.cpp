@@ -1,9 +1,12 @@
 #include "aprime/detail/page_access.hpp"
 #include "aprime/kernel.hpp"
+#include "host/device/kernel_stop.hpp"
+#include "host/os/quiet_thread.hpp"
 #include "tests/explorer/explorer.hpp"
 #include "tests/paging/world.hpp"
 
-// What kernel code calls of the executor, for explored threads: each is a warp of one lane, and a block.
+// What the library's code calls of an executor and of the system, for explored threads: each thread of a
+// kernel is a warp of one lane, and a block.
 
 namespace aprime::detail {
 
@@ -21,13 +24,23 @@ unsigned converged_lanes() noexcept { return 1; }
 
 void sleep_thread(unsigned) noexcept { explored::Explorer::running().sleep(); }
 
-void end_kernel_thread() noexcept {
+}  // namespace aprime::detail
+
+namespace aprime::device {
+
+void stop_current_kernel(const KernelFault&) noexcept {
   explored::World::current()->kernel_thread_has_ended();
   explored::Explorer::running().end_thread();
 }
 
-void end_outside_span(std::uint32_t, std::uint64_t, bool) noexcept {
-  explored::Explorer::running().fail("an access outside of the span");
-}
+// Memory traps nobody here.
+bool on_device_thread() noexcept { return false; }
+void redirect_to_stop(ucontext_t&, const KernelFault&) noexcept {}
 
-}  // namespace aprime::detail
+}  // namespace aprime::device
+
+namespace aprime::os {
+
+std::thread start_quiet_thread(std::function<void()> body) { return std::thread(std::move(body)); }
+
+}  // namespace aprime::os

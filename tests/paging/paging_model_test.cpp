@@ -11,8 +11,8 @@
 #include "tests/paging/world.hpp"
 #include "tests/test_scale.hpp"
 
-// The device code for faults in a running kernel, in every order of its steps and the host's with a few
-// delays.
+// The device code for faults in a running kernel, and what Paging and DemandRegion do for it, in many orders
+// of their steps.
 
 namespace aprime::explored {
 namespace {
@@ -22,8 +22,6 @@ struct Scenario {
   const char* name;
   World::Options options;
   std::function<void(World&)> threads;
-  /// Of all orders with so many delays at the most.
-  unsigned delays = 3;
 };
 void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
 
@@ -51,16 +49,14 @@ const std::vector<Scenario>& scenarios() {
            const World::Span span = world.span();
            world.read(span, 0), world.read(span, 1), world.read(span, 0);
          });
-       },
-       2},
-      {"two_servers",
-       {.frames = 1, .servers = 2},
+       }},
+      {"three_threads_and_one_frame",
+       {.frames = 1},
        [](World& w) {
          w.kernel([](World& world) { world.add(0); });
          w.kernel([](World& world) { world.add(1); });
          w.kernel([](World& world) { world.read_pinned(0); });
-       },
-       2},
+       }},
       {"the_host_adds_to_what_a_kernel_reads",
        {},
        [](World& w) {
@@ -104,6 +100,19 @@ const std::vector<Scenario>& scenarios() {
          w.host([](World& world) { world.evict(0), world.host_add(0); });
          w.kernel([](World& world) { world.read_pinned(1); });
        }},
+      {"the_host_reads_what_one_stores_to_and_one_waits_to_load",
+       {},
+       [](World& w) {
+         w.kernel([](World& world) { world.add_pinned(0); });
+         w.kernel([](World& world) {
+           world.wait_for_pin();
+           world.read_pinned(0), world.read_pinned(0);
+         });
+         w.host([](World& world) {
+           world.wait_for_pin();
+           world.host_read(0), world.evict(0);
+         });
+       }},
       {"a_copy_comes_back_to_its_frame",
        {.frames = 1},
        [](World& w) {
@@ -121,30 +130,26 @@ const std::vector<Scenario>& scenarios() {
        [](World& w) {
          w.kernel([](World& world) { world.add(0), world.add(1); });
          w.kernel([](World& world) { world.read_pinned(0); });
-       },
-       2},
+       }},
       {"others_copy",
        {.frames = 1, .copiers = 2},
        [](World& w) {
          w.kernel([](World& world) { world.add(0), world.add(1); });
          w.host([](World& world) { world.host_read(0); });
-       },
-       2},
+       }},
       {"a_fault_that_cannot_be_served",
        {.bad_granule = 1},
        [](World& w) {
          w.kernel([](World& world) { world.add(1); });
          w.kernel([](World& world) { read_for_ever(world, 0); });
-       },
-       2},
+       }},
       {"a_kernel_ends_while_the_host_takes",
-       {.servers = 2, .bad_granule = 1},
+       {.bad_granule = 1},
        [](World& w) {
          w.kernel([](World& world) { read_for_ever(world, 0); });
          w.kernel([](World& world) { world.read_pinned(1); });
          w.host([](World& world) { world.evict(0); });
-       },
-       2},
+       }},
       {"a_kernel_ends_while_the_host_writes_through_the_copy",
        {.bad_granule = 1},
        [](World& w) {
@@ -154,8 +159,7 @@ const std::vector<Scenario>& scenarios() {
          });
          w.kernel([](World& world) { read_for_ever(world, 0); });
          w.host([](World& world) { world.host_add_through_copy(0); });
-       },
-       2},
+       }},
   };
   return all;
 }
@@ -171,11 +175,10 @@ class Worlds {
 
  private:
   Explorer::Setup setup() {
-    return [this](Explorer& explorer) {
+    return [this](Explorer&) {
       world_.reset();
-      world_ = std::make_unique<World>(explorer, options_);
+      world_ = std::make_unique<World>(options_);
       scenario_.threads(*world_);
-      world_->begin();
     };
   }
   Explorer::Check check() {
@@ -190,16 +193,15 @@ class Worlds {
 
 class PagingModel : public testing::TestWithParam<Scenario> {};
 
-TEST_P(PagingModel, holds_in_all_orders_with_few_delays) {
-  const unsigned delays = GetParam().delays - (test::is_small() ? 1 : 0);
-  const Explorer::Outcome outcome = Worlds(GetParam(), Flaw::none).explore(delays);
+TEST_P(PagingModel, holds_in_all_orders_with_one_delay) {
+  const Explorer::Outcome outcome = Worlds(GetParam(), Flaw::none).explore(1);
   EXPECT_EQ(outcome.failure, "");
-  // Orders were tried: one delay alone has as many as a run has steps.
+  // There are as many as a run has steps.
   EXPECT_GT(outcome.runs, 100U);
 }
 
 TEST_P(PagingModel, holds_in_random_orders) {
-  EXPECT_EQ(Worlds(GetParam(), Flaw::none).sample(test::scaled(20'000U)).failure, "");
+  EXPECT_EQ(Worlds(GetParam(), Flaw::none).sample(test::scaled(4'000U)).failure, "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, PagingModel, testing::ValuesIn(scenarios()),
@@ -210,6 +212,7 @@ struct Mistake {
   const char* name;
   Flaw flaw;
   const char* scenario;
+  const char* shows_as;
 };
 void PrintTo(const Mistake& mistake, std::ostream* out) { *out << mistake.name; }
 
@@ -220,19 +223,21 @@ TEST_P(PagingMistake, is_noticed) {
     return std::string_view(s.name) == GetParam().scenario;
   });
   ASSERT_NE(scenario, scenarios().end());
-  EXPECT_NE(Worlds(*scenario, GetParam().flaw).sample(500'000).failure, "");
+  const std::string failure = Worlds(*scenario, GetParam().flaw).sample(200'000).failure;
+  EXPECT_NE(failure.find(GetParam().shows_as), std::string::npos) << failure;
 }
 
+// (A generation that is kept, and a protection that answers nobody, show in too few orders: UnpinnedLoad and
+// Revocation have them by hand.)
 constexpr Mistake kMistakes[] = {
-    {"uses_pinned_frames", Flaw::uses_pinned_frames, "one_frame_for_two_granules"},
-    {"never_asks_again", Flaw::never_asks_again, "one_frame_for_two_granules"},
-    {"copies_before_revoking", Flaw::copies_before_revoking, "one_frame_for_two_granules"},
-    {"forgets_a_fault", Flaw::forgets_a_fault, "two_threads_add_in_opposite_order"},
-    {"leaves_late_rights", Flaw::leaves_late_rights, "a_kernel_ends_while_the_host_takes"},
-    {"keeps_generation", Flaw::keeps_generation, "a_copy_comes_back_to_its_frame"},
-    {"forgets_pins", Flaw::forgets_pins, "the_host_adds_where_a_kernel_adds"},
-    {"keeps_pending", Flaw::keeps_pending, "one_frame_for_two_granules"},
-    {"keeps_read", Flaw::keeps_read, "one_frame_for_two_granules"},
+    {"copies_before_revoking", Flaw::copies_before_revoking, "the_host_adds_where_a_kernel_adds", "too old"},
+    {"calls_pinned_taken", Flaw::calls_pinned_taken, "the_host_adds_where_a_kernel_adds",
+     "additions were made"},
+    {"loses_a_fault", Flaw::loses_a_fault, "two_threads_add_in_opposite_order", "does not end"},
+    {"forgets_pins", Flaw::forgets_pins, "the_host_adds_where_a_kernel_adds", "does not end"},
+    {"keeps_pending", Flaw::keeps_pending, "one_frame_for_two_granules", "does not end"},
+    {"keeps_own_mark", Flaw::keeps_own_mark, "one_frame_for_two_granules", "does not end"},
+    {"keeps_read", Flaw::keeps_read, "one_frame_for_two_granules", "another granule's bytes"},
 };
 INSTANTIATE_TEST_SUITE_P(Each, PagingMistake, testing::ValuesIn(kMistakes),
                          [](const auto& of) { return std::string(of.param.name); });

@@ -1,132 +1,148 @@
 #include "tests/paging/world.hpp"
 
 #include <algorithm>
-#include <functional>
+#include <cstring>
 #include <utility>
 
 #include "aprime/detail/pager.hpp"
 
 namespace aprime::explored {
-namespace {
 
 using detail::PageEntry;
-using detail::PagingOp;
 
-/// Both rings begin anew soon after the beginning of a run.
-constexpr std::uint64_t kFirstTicket = detail::kPagingCommands - 3;
-constexpr std::uint64_t kFirstFault = detail::kPagingFaults - 1;
+namespace {
 
-/// The parts of a port that are large. Each run leaves them as it has found them.
-struct Rings {
-  std::vector<detail::PagingCommand> commands{detail::kPagingCommands};
-  std::vector<detail::PagingFault> faults{detail::kPagingFaults};
-  std::vector<detail::CopyJob> jobs{detail::kPagingCommands};
-  std::vector<detail::CopyPiece> pieces{detail::kPagingPieces};
+constexpr device::RegionId kRegion{3};
 
-  Rings() {
-    for (std::uint64_t i = 0; i < kFirstTicket; ++i) reset_command(i);
-  }
-  /// To what it is before the first command of a run.
-  void reset_command(std::uint64_t slot) {
-    commands[slot] = {};
-    if (slot < kFirstTicket) commands[slot].ready = slot + 1;
-    if (slot < kFirstTicket) commands[slot].done = (slot + 1) << 1;
-  }
-};
-
-Rings& rings() {
-  static Rings rings;
-  return rings;
-}
+constexpr GranuleRange one(std::uint64_t g) { return {GranuleIndex{g}, GranuleCount{1}}; }
 
 }  // namespace
 
-World::World(Explorer& explorer, const Options& options)
-    : explorer_(explorer),
-      options_(options),
-      entries_(options.granules),
-      frames_(options.frames),
-      staging_(options.granules),
-      home_(options.granules),
-      is_frame_free_(options.frames, true),
+Status PlainFrames::fill(device::FrameBytes to, device::HomePort& home, ByteOffset at) noexcept {
+  return home.read(at, part(to));
+}
+Status PlainFrames::copy_home(device::FrameBytes from, device::HomePort& home, ByteOffset at) noexcept {
+  return home.write(at, part(from));
+}
+Status PlainFrames::zero(device::FrameBytes bytes) noexcept {
+  std::ranges::fill(part(bytes), std::byte{0});
+  return {};
+}
+Status PlainFrames::read(device::FrameBytes from, std::span<std::byte> into) noexcept {
+  std::ranges::copy(part(from), into.begin());
+  return {};
+}
+Status PlainFrames::write(device::FrameBytes to, std::span<const std::byte> from) noexcept {
+  std::ranges::copy(from, part(to).begin());
+  return {};
+}
+Status PlainFrames::copy(device::FrameBytes from, FrameIndex to) noexcept {
+  std::memmove(address(to), part(from).data(), from.size.value);
+  return {};
+}
+
+Status World::Memory::upload(std::byte* to, std::span<const std::byte> from) noexcept {
+  std::ranges::copy(from, to);
+  return {};
+}
+
+World::World(const Options& options)
+    : options_(options),
+      home_(options.granules * PlainFrames::kBytes),
       known_(options.granules),
       begun_(options.granules),
-      ended_(options.granules) {
+      ended_(options.granules),
+      frames_(options.frames),
+      pool_(FrameCount{options.frames}) {
   current_ = this;
-  Rings& shared = rings();
-  for (std::uint64_t g = 0; g < options.granules; ++g) home_[g] = {tag(g), 0};
-  words_.session = 1;
-  words_.next_command = next_ticket_ = kFirstTicket;
-  words_.next_fault = words_.faults_known = words_.faults_taken = kFirstFault;
-  port_ = {.commands = shared.commands.data(),
-           .faults = shared.faults.data(),
-           .staging = reinterpret_cast<std::byte*>(staging_.data()),
-           .faults_taken = &words_.faults_taken,
-           .stop = &words_.stop,
-           .pager_leave = &words_.pager_leave,
-           .session = &words_.session,
-           .failure = nullptr,
-           .frames = reinterpret_cast<std::byte*>(frames_.data()),
-           .next_command = &words_.next_command,
-           .next_fault = &words_.next_fault,
-           .faults_known = &words_.faults_known,
-           .failed = &words_.failed,
-           .waiting = &words_.waiting,
-           .pagers = &words_.pagers,
-           .copiers = &words_.copiers,
-           .jobs = shared.jobs.data(),
-           .pieces = shared.pieces.data(),
-           .pieces_listed = &words_.listed,
-           .pieces_promised = &words_.promised};
-  window_ = {.base = nullptr,
-             .entries = entries_.data(),
-             .frames = port_.frames,
-             .unpinned_frames = port_.frames,
-             .port = &port_,
-             .region = 0,
-             .log2_granule = kLog2Granule,
-             .log2_frame = kLog2Granule};
+  for (std::uint64_t g = 0; g < options.granules; ++g) home_of(g) = {tag(g), 0};
+  paging_ =
+      std::make_unique<device::Paging>(memory_, frames_.address(FrameIndex{0}),
+                                       [this](const detail::PagingPort* port) { return run_pager(port); });
+  constexpr ByteCount kBytes{PlainFrames::kBytes};
+  device::RegionParams params{kRegion, GranuleSize::of(kBytes), FrameCount{1}, "x.f32",
+                              GranuleCount{options.granules}};
+  // By new: it is our business alone what else this is.
+  region_.reset(new device::DemandRegion(std::move(params), frames_, kBytes, pool_, *this, *this));
+  window_ = region_->paged_window();
+  table_ = region_->paged().table();
+  for (unsigned i = 0; i < options.copiers; ++i)
+    explorer_.add_thread([this, i] {
+      explorer_.wait_until([&] { return pager_port_ != nullptr || paging_ == nullptr; });
+      if (paging_ == nullptr) return;
+      ++copiers_;
+      detail::blockIdx = {1 + i, 0, 0};
+      detail::PagerKernel{}(pager_port_);
+      --copiers_;
+      Explorer::changed();
+    });
+  explorer_.add_thread([this] { launch(); });
 }
 
 World::~World() {
-  for (std::uint64_t t = kFirstTicket; t < next_ticket_; ++t)
-    rings().reset_command(t % detail::kPagingCommands);
-  for (std::uint64_t f = kFirstFault; f < words_.next_fault; ++f)
-    rings().faults[f % detail::kPagingFaults] = {};
+  region_.reset();
+  paging_.reset();
   current_ = nullptr;
 }
 
 void World::kernel(std::function<void(World&)> body) {
   ++kernels_;
-  explorer_.thread([this, run = std::move(body)] {
+  explorer_.add_thread([this, run = std::move(body)] {
+    explorer_.wait_until([this] { return has_begun_; });
     run(*this);
     kernel_thread_has_ended();
   });
 }
 
+void World::kernel_thread_has_ended() noexcept {
+  --kernels_;
+  Explorer::changed();
+}
+
 void World::host(std::function<void(World&)> body) {
-  explorer_.thread([this, run = std::move(body)] { run(*this); });
+  ++hosts_;
+  explorer_.add_thread([this, run = std::move(body)] {
+    run(*this);
+    --hosts_;
+    Explorer::changed();
+  });
 }
 
-void World::begin() {
-  const auto add_pager = [this](unsigned block) {
-    explorer_.thread([this, block] {
-      detail::blockIdx = {block, 0, 0};
-      detail::PagerKernel{}(&port_);
-    });
-  };
-  if (options_.has_pager) add_pager(0);
-  for (unsigned i = 0; i < options_.copiers; ++i) add_pager(1 + i);
-  for (unsigned i = 0; i < options_.servers; ++i) explorer_.thread([this] { serve_faults(); });
-  explorer_.thread([this] { launch(); });
+void World::launch() noexcept {
+  device::PagedRegion* const regions[] = {&region_->paged()};
+  paging_->begin(regions);
+  has_begun_ = true;
+  Explorer::changed();
+  explorer_.wait_until([this] { return kernels_ == 0; });
+  paging_->end(true);
+  const bool should_fail = options_.bad_granule < options_.granules;
+  expect(paging_->failure().has_value() == should_fail, "a fault was answered wrongly");
+  // The others work on the region as it is without a kernel.
+  explorer_.wait_until([this] { return hosts_ == 0; });
+  paging_.reset();
+  Explorer::changed();
 }
 
-std::string World::check() const {
-  for (std::uint64_t ticket = kFirstTicket; ticket < next_ticket_; ++ticket)
-    if (!is_done(ticket)) return "a command was left over";
+Status World::run_pager(const detail::PagingPort* port) noexcept {
+  // Behind the kernel, where it has no room beside it.
+  if (!options_.has_pager) explorer_.wait_until([this] { return kernels_ == 0; });
+  pager_port_ = port;
+  Explorer::changed();
+  detail::blockIdx = {};
+  detail::PagerKernel{}(port);
+  explorer_.wait_until([this] { return copiers_ == 0; });
+  return {};
+}
+
+std::string World::check() {
+  const detail::PagingPort& port = *window_.port;
+  for (std::uint64_t i = 0; i < detail::kPagingCommands; ++i)
+    if (port.commands[i].done >> 1 != port.commands[i].ready) return "a command was left over";
   for (std::uint64_t g = 0; g < options_.granules; ++g) {
-    const Granule& bytes = known_[g].is_home_stale ? frames_[known_[g].frame] : home_[g];
-    if ((entries_[g] & PageEntry::kPins) != 0) return "pins are left";
+    const bool is_home_stale = known_[g].may_store;
+    const Granule& bytes =
+        is_home_stale ? words_at(frames_.address(region_->frame_of(GranuleIndex{g}))) : home_of(g);
+    if ((window_.entries[g] & PageEntry::kPins) != 0) return "pins are left";
     if (bytes[0] != tag(g)) return "the bytes are another granule's";
     if (bytes[1] != ended_[g])
       return std::to_string(ended_[g]) + " additions were made, and " + std::to_string(bytes[1]) +
@@ -145,17 +161,21 @@ void World::expect_current(std::uint64_t g, std::uint64_t ended, const Granule& 
   expect(seen[1] <= begun_[g], "what is seen was never stored");
 }
 
+// The kernel's threads.
+
 void World::add(std::uint64_t g) noexcept {
   ++begun_[g];
-  static_cast<void>(span().atomic_add(2 * g + 1, 1));
+  static_cast<void>(span().atomic_add(kWords * g + 1, 1));
   ++ended_[g];
 }
 
 void World::add_pinned(std::uint64_t g) noexcept {
   ++begun_[g];
   {
-    const auto pinned = span().pin_span(2 * g, 2);
+    const auto pinned = span().pin_span(kWords * g, 2);
     expect(pinned[0] == tag(g), "a pin shows another granule's bytes");
+    was_pinned_ = true;
+    Explorer::changed();
     // Atomic among device threads.
     const std::uint64_t stored = ++pinned[1];
     explorer_.step();
@@ -164,35 +184,188 @@ void World::add_pinned(std::uint64_t g) noexcept {
   ++ended_[g];
 }
 
+void World::wait_for_pin() noexcept {
+  explorer_.wait_until([this] { return was_pinned_; });
+}
+
 void World::read(const Span& span, std::uint64_t g) noexcept {
   const std::uint64_t ended = ended_[g];
-  const std::uint64_t first = span.load(2 * g);
-  expect_current(g, ended, {first, span.load(2 * g + 1)});
+  const std::uint64_t first = span.load(kWords * g);
+  expect_current(g, ended, {first, span.load(kWords * g + 1)});
 }
 
 void World::read_pinned(std::uint64_t g) noexcept {
   const std::uint64_t ended = ended_[g];
-  const auto pinned = ConstSpan(span()).pin_span(2 * g, 2);
+  const auto pinned = ConstSpan(span()).pin_span(kWords * g, 2);
   const Granule seen{pinned[0], pinned[1]};
   explorer_.step();
   expect(pinned[0] == seen[0] && pinned[1] >= seen[1], "a granule was taken in spite of a pin");
   expect_current(g, ended, seen);
 }
 
+// The host's, and the engine.
+
+Status World::read(ByteOffset at, std::span<std::byte> into) noexcept {
+  explorer_.step();
+  std::memcpy(into.data(), &home_[at.value], into.size());
+  return {};
+}
+
+Status World::write(ByteOffset at, std::span<const std::byte> from) noexcept {
+  explorer_.step();
+  std::memcpy(&home_[at.value], from.data(), from.size());
+  return {};
+}
+
+void World::begin_use(std::uint64_t g) noexcept {
+  explorer_.wait_until([&] { return !known_[g].is_busy; });
+  known_[g].is_busy = true;
+}
+
+void World::end_use(std::uint64_t g) noexcept {
+  known_[g].is_busy = false;
+  Explorer::changed();
+}
+
+Status World::on_device_fault(device::Region&, GranuleIndex g, bool write) noexcept {
+  if (g.value == options_.bad_granule) return {Errc::io, EIO, ByteOffset{g.value * PlainFrames::kBytes}};
+  return give(g.value, write);
+}
+
+Status World::give(std::uint64_t g, bool write) noexcept {
+  begin_use(g);
+  Known& known = known_[g];
+  const bool has_it = write ? known.may_store : known.may_load;
+  if (!known.may_load) {
+    take_frame(g);
+    expect_ok(region_->fill(one(g), *this).status);
+    known.may_load = true;
+  }
+  if (write && !known.may_store) {
+    expect_ok(region_->grant_write(one(g)).status);
+    known.may_store = true;
+  }
+  if (has_it) expect_ok(region_->restore(one(g), known.may_store));
+  end_use(g);
+  return {};
+}
+
+/// Another granule's, if there is no free one.
+void World::take_frame(std::uint64_t g) noexcept {
+  for (;; explorer_.sleep()) {
+    explorer_.step();
+    const auto claim = pool_.claim(FrameCount{1}, {kRegion, GranuleIndex{g}});
+    if (claim.kind == device::FramePool::Claim::Kind::got) {
+      region_->set_frame(GranuleIndex{g}, claim.frame);
+      return;
+    }
+    expect(claim.kind == device::FramePool::Claim::Kind::evict, "there is no frame");
+    const std::uint64_t victim = claim.victim.granule.value;
+    if (known_[victim].is_busy || !known_[victim].may_load) continue;
+    known_[victim].is_busy = true;
+    bring_home(victim, false);
+    end_use(victim);
+  }
+}
+
+void World::bring_home(std::uint64_t g, bool keeps_copy) noexcept {
+  Known& known = known_[g];
+  const bool copies_first = options_.flaw == Flaw::copies_before_revoking;
+  if (known.may_store) {
+    if (copies_first) expect_ok(region_->copy_home(one(g), *this).status);
+    expect_ok(region_->protect(one(g)).status);
+    if (!copies_first) expect_ok(region_->copy_home(one(g), *this).status);
+    known.may_store = false;
+  }
+  if (keeps_copy) return;
+  expect_ok(region_->release(one(g)).status);
+  known.may_load = false;
+  pool_.free(region_->frame_of(GranuleIndex{g}), FrameCount{1});
+  region_->clear_frame(GranuleIndex{g});
+}
+
+void World::host_add(std::uint64_t g) noexcept {
+  begin_use(g);
+  if (known_[g].may_load) bring_home(g, false);
+  explorer_.step();
+  ++begun_[g];
+  ++home_of(g)[1];
+  ++ended_[g];
+  end_use(g);
+}
+
+void World::host_read(std::uint64_t g) noexcept {
+  const std::uint64_t ended = ended_[g];
+  begin_use(g);
+  if (known_[g].may_store) bring_home(g, true);
+  explorer_.step();
+  const Granule seen = home_of(g);
+  end_use(g);
+  expect_current(g, ended, seen);
+}
+
+void World::host_add_through_copy(std::uint64_t g) noexcept {
+  begin_use(g);
+  if (!known_[g].may_store) {
+    end_use(g);
+    return host_add(g);
+  }
+  // As a bounced write: home stays as it is.
+  ++begun_[g];
+  expect_ok(region_->protect(one(g)).status);
+  std::uint64_t count = 0;
+  const ByteCount at{sizeof count};
+  expect_ok(region_->read_copy(GranuleIndex{g}, at, std::as_writable_bytes(std::span(&count, 1))));
+  ++count;
+  expect_ok(region_->write_copy(GranuleIndex{g}, at, std::as_bytes(std::span(&count, 1))));
+  ++ended_[g];
+  end_use(g);
+}
+
+void World::evict(std::uint64_t g) noexcept {
+  begin_use(g);
+  if (known_[g].may_load) bring_home(g, false);
+  end_use(g);
+}
+
+void World::prefetch(std::uint64_t g) noexcept { expect_ok(give(g, false)); }
+
 std::uint64_t stored_by_device(const std::uint64_t& word, std::uint64_t after) noexcept {
   return World::current()->stored(word, after);
 }
 
-std::uint64_t World::stored(const std::uint64_t& word, std::uint64_t after) const noexcept {
+bool is_step(const void* word) noexcept { return World::current()->is_step(word); }
+
+bool World::is_step(const void* word) const noexcept {
+  const std::span<std::uint64_t> table = table_;
+  const std::less<> is_before;
+  return is_before(word, table.data() + options_.granules) || !is_before(word, table.data() + table.size());
+}
+
+std::uint64_t World::stored(const std::uint64_t& word, std::uint64_t after) noexcept {
   const std::uint64_t before = word;
   const std::less<> is_before;
-  if (is_before(&word, entries_.data()) || !is_before(&word, entries_.data() + entries_.size())) return after;
+  const auto is_in = [&](const auto* first, std::size_t count) {
+    const auto* const at = reinterpret_cast<const std::byte*>(&word);
+    return !is_before(at, reinterpret_cast<const std::byte*>(first)) &&
+           is_before(at, reinterpret_cast<const std::byte*>(first + count));
+  };
+  const bool is_entry = is_in(window_.entries, options_.granules);
   switch (options_.flaw) {
-    case Flaw::keeps_generation:
-      return (after & ~PageEntry::kGenerations) | (before & PageEntry::kGenerations);
-    case Flaw::forgets_pins: return (after & ~PageEntry::kPins) | (before & PageEntry::kPins);
-    case Flaw::keeps_pending: return after | (before & PageEntry::kPending);
-    case Flaw::keeps_read: return after | (before & PageEntry::kRead);
+    case Flaw::calls_pinned_taken:
+      return is_in(window_.port->commands, detail::kPagingCommands) ? after & ~std::uint64_t{1} : after;
+    case Flaw::loses_a_fault:
+      return is_in(window_.port->faults, detail::kPagingFaults) && ++faults_posted_ == 2 ? before : after;
+    case Flaw::forgets_pins:
+      return is_entry ? (after & ~PageEntry::kPins) | (before & PageEntry::kPins) : after;
+    case Flaw::keeps_own_mark:
+      // Only that is changed.
+      return is_entry && after == (before & after) &&
+                     (before & ~PageEntry::kPending) == (after & ~PageEntry::kPending)
+                 ? before
+                 : after;
+    case Flaw::keeps_pending: return is_entry ? after | (before & PageEntry::kPending) : after;
+    case Flaw::keeps_read: return is_entry ? after | (before & PageEntry::kRead) : after;
     default: return after;
   }
 }

@@ -1,46 +1,75 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "aprime/device_span.hpp"
+#include "host/device/demand_region.hpp"
 #include "tests/explorer/explorer.hpp"
 
 namespace aprime::explored {
 
-/// A mistake that the host, or the device code, could make. For tests of the tests.
+/// A mistake that the engine or device code could make. For tests of the tests.
 enum class Flaw : std::uint8_t {
   none,
-  // Of the host.
-  uses_pinned_frames,      ///< takes "pinned" for "taken"
-  never_asks_again,        ///< after "pinned"
   copies_before_revoking,  ///< what goes home
-  forgets_a_fault,         ///< the second
-  leaves_late_rights,      ///< to a kernel that is to end
-  // Of the device code.
-  keeps_generation,  ///< of a copy that is taken
+  // Of device code, by what it leaves in a word.
+  calls_pinned_taken,  ///< in its answers
+  loses_a_fault,
   forgets_pins,
-  keeps_pending,  ///< of a fault that was answered
-  keeps_read,     ///< of a copy that is taken
+  keeps_pending,   ///< of a fault that was answered
+  keeps_own_mark,  ///< of a right that came before it was asked for
+  keeps_read,      ///< of a copy that is taken
 };
 
-/// A file of a few granules, of two words each, on a device that has frames for some of them: the library's
-/// device code, run by explored threads, and a host that does what Paging, DemandRegion and the engine do, in
-/// as few words as it can be said.
+/// Frames of one page, in memory that everybody may touch.
+class PlainFrames final : public device::FrameMemory {
+ public:
+  explicit PlainFrames(std::size_t frames) : bytes_(frames * kBytes) {}
+
+  std::byte* address(FrameIndex frame) const noexcept override { return &bytes_[frame.value * kBytes]; }
+  Status fill(device::FrameBytes to, device::HomePort& home, ByteOffset at) noexcept override;
+  Status copy_home(device::FrameBytes from, device::HomePort& home, ByteOffset at) noexcept override;
+  Status zero(device::FrameBytes bytes) noexcept override;
+  Status read(device::FrameBytes from, std::span<std::byte> into) noexcept override;
+  Status write(device::FrameBytes to, std::span<const std::byte> from) noexcept override;
+  Status copy(device::FrameBytes from, FrameIndex to) noexcept override;
+  Status open(FrameIndex, FrameCount, Right) noexcept override { return {}; }
+  void close(FrameIndex, FrameCount, Right) noexcept override {}
+  bool is_leased(FrameIndex, FrameCount, Right) const noexcept override { return false; }
+  void label(FrameIndex, FrameCount, device::RegionId, ByteOffset) noexcept override {}
+  void clear_label(FrameIndex, FrameCount) noexcept override {}
+
+  static constexpr std::size_t kBytes = 4096;
+
+ private:
+  std::span<std::byte> part(const device::FrameBytes& of) const noexcept {
+    return std::span(bytes_).subspan(of.first.value * kBytes + of.offset.value, of.size.value);
+  }
+
+  mutable std::vector<std::byte> bytes_;
+};
+
+/// A file of a few granules on a device that has frames for some of them: the library's device code and its
+/// Paging and DemandRegion, run by explored threads, with the shortest engine that works: a lock and a right
+/// for each granule.
 ///
 /// Of a granule the first word never changes, and tells it from others; the second counts up: whoever reads
 /// it sees every addition that has ended before he began, and none that begins after he has ended.
-class World {
+class World final : private device::FaultHandler, private device::HomePort, private device::PagingSource {
  public:
   struct Options {
     std::size_t granules = 2;
     std::size_t frames = 2;
-    /// Threads that serve faults.
-    unsigned servers = 1;
+    /// While the kernel runs.
     bool has_pager = true;
     unsigned copiers = 0;
     /// A fault of this granule cannot be served.
@@ -50,23 +79,22 @@ class World {
   using Span = device_span<std::uint64_t>;
   using ConstSpan = device_span<const std::uint64_t>;
 
-  World(Explorer& explorer, const Options& options);
+  /// In a run that is set up.
+  explicit World(const Options& options);
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  /// A thread of the kernel. To be added first.
+  /// A thread of the kernel.
   void kernel(std::function<void(World&)> body);
   /// A thread of the host that uses the file meanwhile.
   void host(std::function<void(World&)> body);
-  /// The rest of the host, and the pager. To be called last.
-  void begin();
   /// After a run: what is wrong.
-  std::string check() const;
+  std::string check();
 
   // For the kernel's threads.
 
-  Span span() const noexcept { return {window_, 0, 2 * options_.granules}; }
+  Span span() const noexcept { return {window_, 0, kWords * options_.granules}; }
   void add(std::uint64_t g) noexcept;
   /// By a span over the granule, with a pause in the middle.
   void add_pinned(std::uint64_t g) noexcept;
@@ -74,6 +102,9 @@ class World {
   void read(const Span& span, std::uint64_t g) noexcept;
   /// By a pin, under which nothing changes.
   void read_pinned(std::uint64_t g) noexcept;
+
+  /// Until a thread has a pin of its own.
+  void wait_for_pin() noexcept;
 
   // For the host's.
 
@@ -88,83 +119,86 @@ class World {
   static constexpr std::uint64_t tag(std::uint64_t g) noexcept { return 0xa0 + g; }
   /// The world of the run under way.
   static World*& current() noexcept { return current_; }
-  void kernel_thread_has_ended() noexcept { --kernels_; }
-  /// What device code that stores `after` in a word of the page table leaves there.
-  std::uint64_t stored(const std::uint64_t& word, std::uint64_t after) const noexcept;
+  void kernel_thread_has_ended() noexcept;
+  /// What device code that stores `after` in a word leaves there.
+  std::uint64_t stored(const std::uint64_t& word, std::uint64_t after) noexcept;
+  bool is_step(const void* word) const noexcept;
 
  private:
-  using Command = detail::PagingCommand;
+  static constexpr std::size_t kWords = PlainFrames::kBytes / sizeof(std::uint64_t);
   using Granule = std::array<std::uint64_t, 2>;
-  static constexpr std::size_t kNoFrame = ~std::size_t{0};
-  static constexpr unsigned kLog2Granule = 4;
-  static_assert(sizeof(Granule) == std::size_t{1} << kLog2Granule);
-
-  /// What the engine and the region know of a granule.
+  /// What the directory knows of a granule.
   struct Known {
     bool is_busy = false;
-    std::size_t frame = kNoFrame;
-    std::uint64_t rights = 0;
-    bool is_home_stale = false;
+    bool may_load = false;
+    bool may_store = false;
   };
-  /// Words of the port.
-  struct Words {
-    std::uint64_t faults_taken, stop, pager_leave, session, next_command, next_fault, faults_known, failed,
-        waiting, pagers, copiers, listed, promised;
+
+  /// Memory that comes and goes with the world.
+  class Memory final : public device::PagingMemory {
+   public:
+    std::byte* shared(std::size_t bytes) override { return device(bytes); }
+    std::byte* device(std::size_t bytes) override {
+      return parts_.emplace_back(os::Mapped::anonymous(bytes, true)).data();
+    }
+    void free(std::byte*) noexcept override {}
+    Status clear(std::byte*) noexcept override { return {}; }
+    Status upload(std::byte* to, std::span<const std::byte> from) noexcept override;
+
+   private:
+    std::list<os::Mapped> parts_;
   };
+
+  device::Paging& paging() override { return *paging_; }
+  device::PagingMemory& paging_memory() noexcept override { return memory_; }
+  Status on_device_fault(device::Region&, GranuleIndex g, bool write) noexcept override;
+  Status read(ByteOffset at, std::span<std::byte> into) noexcept override;
+  Status write(ByteOffset at, std::span<const std::byte> from) noexcept override;
+  std::span<const std::byte> alias() noexcept override { return {}; }
 
   void launch() noexcept;
-  void serve_faults() noexcept;
-  bool serve(std::uint64_t g, bool write) noexcept;
-  void fail() noexcept;
+  Status run_pager(const detail::PagingPort* port) noexcept;
+
   void begin_use(std::uint64_t g) noexcept;
   void end_use(std::uint64_t g) noexcept;
-
-  // What a region does: by commands in a session, else directly.
-  void fill(std::uint64_t g) noexcept;
-  void publish(std::uint64_t g, std::uint64_t rights) noexcept;
-  void take(std::uint64_t g, detail::PagingOp op) noexcept;
-  void copy_out(std::uint64_t g) noexcept;
-  /// All of them are between these two, of which the session's end waits.
-  bool begin_operation() noexcept;
-  void end_operation() noexcept;
-
+  Status give(std::uint64_t g, bool write) noexcept;
   void take_frame(std::uint64_t g) noexcept;
-  bool try_evict(std::uint64_t g) noexcept;
-  void bring_home(std::uint64_t g, detail::PagingOp op) noexcept;
+  /// With all rights, or the one to store. The granule is in use.
+  void bring_home(std::uint64_t g, bool keeps_copy) noexcept;
 
-  std::uint64_t post(const Command& command) noexcept;
-  Command& slot_of(std::uint64_t ticket) const noexcept;
-  bool is_done(std::uint64_t ticket) const noexcept;
-  void await(std::uint64_t ticket) noexcept;
-  void await_release(std::uint64_t ticket, const Command& command) noexcept;
-  Command about(std::uint64_t g, detail::PagingOp op) noexcept;
-  std::uint64_t entry_of(std::uint64_t g) const noexcept;
-  Granule& newest(std::uint64_t g) noexcept;
+  Granule& words_at(std::byte* at) const noexcept { return *reinterpret_cast<Granule*>(at); }
+  Granule& home_of(std::uint64_t g) noexcept { return words_at(&home_[g * PlainFrames::kBytes]); }
   /// `ended`: additions that had when the reader began.
   void expect_current(std::uint64_t g, std::uint64_t ended, const Granule& seen) noexcept;
   void expect(bool is_so, const char* otherwise) noexcept;
+  void expect_ok(const Status& status) noexcept { expect(status.is_ok(), "an operation has failed"); }
 
   static inline thread_local World* current_ = nullptr;
 
-  Explorer& explorer_;
+  Explorer& explorer_ = Explorer::being_set_up();
   const Options options_;
-  Words words_{};
-  detail::PagingPort port_{};
-  detail::PagedWindow window_{};
-  std::vector<std::uint64_t> entries_;
-  std::vector<Granule> frames_, staging_, home_;
-  std::vector<bool> is_frame_free_;
+  std::vector<std::byte> home_;
   std::vector<Known> known_;
   /// Additions that have begun, and those that have ended.
   std::vector<std::uint64_t> begun_, ended_;
 
-  std::uint64_t next_ticket_ = 0;
+  Memory memory_;
+  PlainFrames frames_;
+  device::FramePool pool_;
+  std::unique_ptr<device::Paging> paging_;
+  std::unique_ptr<device::DemandRegion> region_;
+  detail::PagedWindow window_{};
+  /// Longer than the file.
+  std::span<std::uint64_t> table_;
+
   unsigned kernels_ = 0;
-  unsigned serving_ = 0;
-  unsigned operations_ = 0;
-  unsigned faults_served_ = 0;
-  bool in_session_ = true;
-  bool is_active_ = true;
+  unsigned hosts_ = 0;
+  unsigned faults_posted_ = 0;
+  bool has_begun_ = false;
+  bool was_pinned_ = false;
+  /// For the threads that copy, which end with the one that looks.
+  const detail::PagingPort* pager_port_ = nullptr;
+  unsigned copiers_ = 0;
 };
 
 }  // namespace aprime::explored

@@ -88,7 +88,7 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
     const std::uint64_t before = entry.fetch_or(pending, order::relaxed);
     if ((before & pending) == 0) {
       // It may have been given in the meantime. Nobody is asked then, so that nobody would answer those who
-      // find that somebody has asked.
+      // find that somebody has asked. (Should the mark be another's by now, he asks once more.)
       if (is_usable(before, write))
         entry.fetch_and(~pending, order::relaxed);
       else

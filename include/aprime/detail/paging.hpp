@@ -21,7 +21,7 @@ namespace aprime::detail {
 ///     [ frame  ] [generation] [all][rev][pw][pr][ W][ R] [ pins ]
 ///
 /// - R, W: device threads may load, store. W implies R
-/// - pr, pw: somebody has asked the host for the right; others wait without asking again
+/// - pr, pw: somebody has asked the host for the right, or is about to; others wait without asking again
 /// - rev: the right is being taken. No new pin counts; whoever removes the last pin completes it, so that the
 ///   one who takes it never has to wait. all: nothing stays; else R stays. So an entry with neither rev nor R
 ///   is used by nobody, and one with neither rev nor W stored to by nobody

@@ -15,6 +15,8 @@ namespace aprime::explored {
 /// mistake is tried. Defined beside the World.
 std::uint64_t stored_by_device(const std::uint64_t& word, std::uint64_t after) noexcept;
 inline std::uint32_t stored_by_device(const std::uint32_t&, std::uint32_t after) noexcept { return after; }
+/// Whether an operation on it is a step: not on one of the many entries that no granule has. Likewise.
+bool is_step(const void* word) noexcept;
 
 }  // namespace aprime::explored
 
@@ -65,11 +67,12 @@ class ExploredWord {
   template <class Change>
   T change(order::Order how, const Change& change) const noexcept {
     explored::Explorer& explorer = explored::Explorer::running();
-    explorer.step();
+    const bool is_step = explored::is_step(&word_);
+    if (is_step) explorer.step();
     const T before = word_;
-    word_ = explored::stored_by_device(word_, change(before));
+    if (const T after = change(before); after != before) word_ = explored::stored_by_device(word_, after);
     if (word_ != before) explorer.changed();
-    if (how == order::acquire) explorer.step();
+    if (how == order::acquire && is_step) explorer.step();
     return before;
   }
 
