@@ -93,7 +93,6 @@ void FramePool::occupy(std::uint64_t first, std::uint64_t count, FrameOwner owne
     f.owner = pack(owner);
     f.log2_count = log2_count;
     f.occupied = true;
-    f.reserved = false;
   }
   frames_[first].used = true;
   frames_[first].dirty_since = 0;

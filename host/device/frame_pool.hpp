@@ -65,11 +65,12 @@ class FramePool {
   /// The first frame from `from` on that is a granule's first; `end` if there is none before.
   FrameIndex next_owned(FrameIndex from, FrameIndex end) const noexcept;
   /// Makes frames of a reserved run belong to `owner`, the next `count` to the granule after that, and so on
-  /// for all of `granules`. \pre reserved and free of an owner
+  /// for all of `granules`. They stay reserved: should a granule leave, its frames are for the lease still.
+  /// \pre reserved and free of an owner
   void assign(FrameIndex first, FrameCount count, FrameOwner owner,
               GranuleCount granules = GranuleCount{1}) noexcept;
-  /// Gives up the reserved frames of [first, first + count) that were not assigned. Granules that are still
-  /// there stay where they are.
+  /// Ends the reservation of [first, first + count): frames that were not assigned are free again. Granules
+  /// that are there stay where they are.
   void cancel_run(FrameIndex first, FrameCount count) noexcept;
 
   /// Pinned frames are never named for eviction. Pins nest. [first, first + count) may hold many granules.

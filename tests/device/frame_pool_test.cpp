@@ -179,6 +179,9 @@ TEST(FramePool, ReservedFramesGoToTheLeaseOnly) {
   EXPECT_EQ(pool.claim(FrameCount{1}, owner(2)).victim, owner(1));
   pool.assign(FrameIndex{0}, FrameCount{2}, owner(5));
   EXPECT_EQ(pool.owner_at(FrameIndex{0}), owner(5));
+  pool.free(FrameIndex{0}, FrameCount{2});
+  EXPECT_EQ(pool.free_count(), FrameCount{0}) << "what was assigned and has left, too";
+  pool.assign(FrameIndex{0}, FrameCount{2}, owner(5));
   pool.cancel_run(FrameIndex{0}, FrameCount{3});
   EXPECT_EQ(pool.free_count(), FrameCount{1}) << "what was assigned stays";
 }
