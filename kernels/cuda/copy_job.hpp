@@ -32,8 +32,8 @@ struct CopyJob {
 
   /// First byte that no thread has taken yet.
   std::uint64_t next = 0;
-  /// Threads that work on it.
-  unsigned workers = 0;
+  /// Pieces that were taken and have not ended.
+  unsigned pieces = 0;
   /// The first failure.
   Status status{};
   CopyJob* following = nullptr;

@@ -15,6 +15,8 @@ namespace {
 constexpr std::chrono::milliseconds kLookAgain{100};
 /// Less is not worth a thread's while: beginning a copy costs the CPU and the GPU some microseconds.
 constexpr std::uint64_t kPieceBytesMin = std::uint64_t{512} << 10;
+/// So much takes longer than the pieces of all threads together.
+constexpr std::uint64_t kLargeBytesMin = std::uint64_t{64} << 20;
 
 /// Handlers of the program's signals run on the program's threads.
 class SignalsBlocked {
@@ -115,24 +117,23 @@ void CopyThreads::serve(CopyWorker& worker) noexcept {
   APRIME_CUDA_END(cudaSetDevice, gpu_);
   for (;;) {
     CopyJob* job = nullptr;
+    CopyPiece piece;
     std::uint32_t seen = 0;
     {
       const sync::Lock lock(mutex_);
       seen = posted_.load();
-      job = join();
-      if (job == nullptr && stopping_) return;
+      if (!worker.is_full()) piece = take(worker, job);
+      if (job == nullptr && worker.oldest() == nullptr && stopping_) return;
     }
     if (job != nullptr) {
-      work_on(*job, worker);
+      const Status status = worker.start(*job, piece);
+      if (!status.is_ok()) note_end(*job, status);
+    } else if (CopyJob* const oldest = worker.oldest(); oldest != nullptr) {
+      note_end(*oldest, worker.end_oldest());
     } else {
       os::futex_wait(posted_, seen, kLookAgain);
     }
   }
-}
-
-CopyJob* CopyThreads::join() noexcept {
-  if (oldest_ != nullptr) ++oldest_->workers;
-  return oldest_;
 }
 
 /// Small to begin with, so that the GPU has something to do soon, and again towards the end, so that all
@@ -143,12 +144,18 @@ std::uint64_t CopyThreads::piece_bytes(std::uint64_t rest, bool is_first) const 
   return std::clamp<std::uint64_t>(share, kPieceBytesMin, CopyWorker::kSlotBytes);
 }
 
-CopyPiece CopyThreads::take(CopyJob& job, bool is_first) noexcept {
-  if (job.is_taken()) return {};
-  const std::uint64_t rest = job.size - job.next;
-  const CopyPiece piece{job.next, std::min(rest, piece_bytes(rest, is_first))};
-  job.next += piece.size;
-  if (job.is_taken()) unlink(job);
+CopyPiece CopyThreads::take(const CopyWorker& worker, CopyJob*& job) noexcept {
+  if (oldest_ == nullptr) return {};
+  // From one large job a thread goes on to the next while its last pieces are on their way. Who waits for
+  // little does not wait for a piece of another job as well.
+  const CopyJob* const before = worker.oldest();
+  if (before != nullptr && before != oldest_ && before->size < kLargeBytesMin) return {};
+  job = oldest_;
+  const std::uint64_t rest = job->size - job->next;
+  const CopyPiece piece{job->next, std::min(rest, piece_bytes(rest, before == nullptr))};
+  job->next += piece.size;
+  ++job->pieces;
+  if (job->is_taken()) unlink(*job);
   return piece;
 }
 
@@ -160,30 +167,14 @@ void CopyThreads::unlink(CopyJob& job) noexcept {
   }
 }
 
-void CopyThreads::work_on(CopyJob& job, CopyWorker& worker) noexcept {
-  Status status;
-  for (bool is_first = true;; is_first = false) {
-    CopyPiece piece;
-    {
-      const sync::Lock lock(mutex_);
-      if (!status.is_ok() && job.status.is_ok()) {
-        job.status = status;
-        // No further piece is begun, by nobody.
-        unlink(job);
-      }
-      piece = take(job, is_first);
-    }
-    if (piece.size == 0) break;
-    status = worker.start(job, piece);
-  }
-  status = worker.finish(job);
-
+void CopyThreads::note_end(CopyJob& job, const Status& status) noexcept {
   const sync::Lock lock(mutex_);
   if (!status.is_ok() && job.status.is_ok()) {
     job.status = status;
+    // No further piece is begun, by nobody.
     unlink(job);
   }
-  if (--job.workers > 0 || !job.is_taken()) return;
+  if (--job.pieces > 0 || !job.is_taken()) return;
   job.done.store(1, std::memory_order_release);
   os::futex_wake_all(job.done);
 }

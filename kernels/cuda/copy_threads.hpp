@@ -26,9 +26,9 @@ namespace aprime::cuda {
 /// device_failed, or what `home` answers. After a failure the target holds anything.
 class CopyThreads {
  public:
-  /// Where there is that much to move it should be asked for in one go. All threads start on it and end with
-  /// it, and a link of 50 GB/s is not busy before they have and while they do, some 0.2 ms together: a
-  /// twentieth of the 5 ms that so many bytes take.
+  /// Where there is that much to move it should be asked for in one go, or in two halves at a time. All
+  /// threads start on a job and end with it, and a link of 50 GB/s is not busy before they have and while
+  /// they do, unless there is another job to go on to.
   static constexpr ByteCount kAtOnce{std::uint64_t{256} << 20};
 
   /// \throws Error(device_failed | device_memory | resources)
@@ -48,12 +48,12 @@ class CopyThreads {
  private:
   Status run(CopyJob& job) noexcept;
   void serve(CopyWorker& worker) noexcept;
-  /// A job that has pieces left, if any; the caller is one of its workers from then on.
-  CopyJob* join() noexcept APRIME_REQUIRES(mutex_);
-  CopyPiece take(CopyJob& job, bool is_first) noexcept APRIME_REQUIRES(mutex_);
+  /// A piece for the worker, of the oldest job that has one left; none if `job` is null then.
+  CopyPiece take(const CopyWorker& worker, CopyJob*& job) noexcept APRIME_REQUIRES(mutex_);
   std::uint64_t piece_bytes(std::uint64_t rest, bool is_first) const noexcept;
   void unlink(CopyJob& job) noexcept APRIME_REQUIRES(mutex_);
-  void work_on(CopyJob& job, CopyWorker& worker) noexcept;
+  /// A piece has ended, well or not.
+  void note_end(CopyJob& job, const Status& status) noexcept;
   void stop() noexcept;
 
   const int gpu_;

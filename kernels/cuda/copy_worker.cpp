@@ -1,6 +1,8 @@
 #include "kernels/cuda/copy_worker.hpp"
 
+#include <cassert>
 #include <cstring>
+#include <utility>
 
 namespace aprime::cuda {
 
@@ -31,14 +33,12 @@ Status CopyWorker::queue_copy(const CopyJob& job, CopyPiece piece, std::byte* sl
   return {};
 }
 
-Status CopyWorker::start(const CopyJob& job, CopyPiece piece) noexcept {
+Status CopyWorker::start(CopyJob& job, CopyPiece piece) noexcept {
+  assert(!is_full());
   const std::size_t at = next_;
-  next_ = (next_ + 1) % kSlots;
-  Status status = end(job, at);
-  if (!status.is_ok()) return status;
-  status = fill_slot(job, piece, bytes_of(at));
-  if (!status.is_ok()) return status;
   Slot& slot = slots_[at];
+  Status status = fill_slot(job, piece, bytes_of(at));
+  if (!status.is_ok()) return status;
   status = queue_copy(job, piece, bytes_of(at));
   if (!status.is_ok()) return status;
   status = APRIME_CUDA_TRY(cudaEventRecord, slot.copied.get(), stream_.get());
@@ -48,14 +48,23 @@ Status CopyWorker::start(const CopyJob& job, CopyPiece piece) noexcept {
     return status;
   }
   slot.piece = piece;
-  slot.in_flight = true;
+  slot.job = &job;
+  next_ = (next_ + 1) % kSlots;
   return {};
 }
 
-Status CopyWorker::end(const CopyJob& job, std::size_t at) noexcept {
+std::size_t CopyWorker::oldest_slot() const noexcept {
+  std::size_t at = next_;
+  for (std::size_t i = 0; i < kSlots && slots_[at].job == nullptr; ++i) at = (at + 1) % kSlots;
+  return at;
+}
+
+CopyJob* CopyWorker::oldest() const noexcept { return slots_[oldest_slot()].job; }
+
+Status CopyWorker::end_oldest() noexcept {
+  const std::size_t at = oldest_slot();
   Slot& slot = slots_[at];
-  if (!slot.in_flight) return {};
-  slot.in_flight = false;
+  const CopyJob& job = *std::exchange(slot.job, nullptr);
   const Status status = APRIME_CUDA_TRY(cudaEventSynchronize, slot.copied.get());
   if (!status.is_ok()) return status;
   const std::size_t size = static_cast<std::size_t>(slot.piece.size);
@@ -63,16 +72,6 @@ Status CopyWorker::end(const CopyJob& job, std::size_t at) noexcept {
     return job.home->store(job.at + ByteCount{slot.piece.first}, {bytes_of(at), size});
   if (job.kind == CopyJob::Kind::to_memory) std::memcpy(job.memory + slot.piece.first, bytes_of(at), size);
   return {};
-}
-
-Status CopyWorker::finish(const CopyJob& job) noexcept {
-  Status first_error;
-  for (std::size_t i = 0; i < kSlots; ++i) {
-    const Status status = end(job, next_);
-    if (first_error.is_ok()) first_error = status;
-    next_ = (next_ + 1) % kSlots;
-  }
-  return first_error;
 }
 
 }  // namespace aprime::cuda

@@ -22,26 +22,30 @@ class CopyWorker {
   /// \throws Error(device_failed | device_memory)
   CopyWorker() : staging_(kSlots * kSlotBytes) {}
 
-  /// Begins to move a piece of a job, of `kSlotBytes` at most. Ends earlier pieces as far as it needs their
-  /// slot. After a failure call `finish`.
-  Status start(const CopyJob& job, CopyPiece piece) noexcept;
-  /// Ends all pieces that were started; when it returns, also after a failure, no copy of a working GPU is
-  /// under way.
-  Status finish(const CopyJob& job) noexcept;
+  /// Whether there is no slot for another piece before the oldest has ended.
+  bool is_full() const noexcept { return slots_[next_].job != nullptr; }
+  /// Whose piece was started longest ago of those that have not ended; null if there is none.
+  CopyJob* oldest() const noexcept;
+  /// Begins to move a piece of a job, of `kSlotBytes` at most. After a failure, which is the piece's end, no
+  /// copy of it is under way. \pre not full
+  Status start(CopyJob& job, CopyPiece piece) noexcept;
+  /// Ends the oldest piece: when it returns, also after a failure, no copy of it by a working GPU is under
+  /// way. \pre there is one
+  Status end_oldest() noexcept;
 
  private:
   struct Slot {
     Event copied;
     CopyPiece piece{};
-    /// The GPU may be copying it.
-    bool in_flight = false;
+    /// Whose piece the GPU may be copying.
+    CopyJob* job = nullptr;
   };
 
   std::byte* bytes_of(std::size_t slot) const noexcept { return staging_.bytes().data() + slot * kSlotBytes; }
   Status fill_slot(const CopyJob& job, CopyPiece piece, std::byte* slot) noexcept;
   Status queue_copy(const CopyJob& job, CopyPiece piece, std::byte* slot) noexcept;
-  /// Waits until the GPU is done with a slot, and brings what it brought to where it belongs.
-  Status end(const CopyJob& job, std::size_t slot) noexcept;
+  /// Of the oldest piece, or of the next one if there is none.
+  std::size_t oldest_slot() const noexcept;
 
   Stream stream_;
   PageLocked staging_;
