@@ -102,7 +102,7 @@ class Region {
   virtual Progress try_release(GranuleRange run) noexcept { return release(run); }
   /// How many bytes `fill` and `copy_home` should be given at once where there are that many: enough to work
   /// at full speed. Nobody else gets at a granule of the run meanwhile, so no more than take some
-  /// milliseconds.
+  /// milliseconds. A lease of more is filled in two halves of that at a time.
   virtual ByteCount copied_at_once() const noexcept { return kCopiedAtOnceMin; }
   /// Copies protected granules to home. Valid answers: ok; io; no_space.
   virtual Progress copy_home(GranuleRange run, HomePort& home) noexcept = 0;

@@ -136,7 +136,13 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// Does it for all of `range` and leaves all pinned, or none. Nothing is pinned while it waits for long:
   /// whoever has the one that is waited for may wait for those (a launch that leases and faults).
   Status pin_together(GranuleRange range, const Demand& demand) noexcept;
-  void unpin(GranuleRange range) noexcept;
+  /// Pins the first granules of `range` for a device's lease, as many as can be had without waiting for
+  /// anybody, and says how many these are: none where it is not worth while. Two threads take turns, so that
+  /// the device has the next bytes to copy while the last ones of a run are on their way. For the others, and
+  /// to be told of a failure, ask again by `perform_counted`.
+  GranuleCount pin_by_turns(GranuleRange range, const Demand& demand) noexcept;
+  /// `holder`: whose lease it is; a device's pins its frames, too.
+  void unpin(GranuleRange range, AgentId holder = AgentId::cpu()) noexcept;
 
   /// Shared by launches that take leases here, had alone by one that must not meet them: see LeaseGates.
   os::Gate& lease_gate() noexcept { return lease_gate_; }
@@ -222,6 +228,10 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
     GranuleRange range;
     GranuleState state;
   };
+
+  // turns.cpp
+  struct Turns;
+  GranuleRange take_turns(Turns& turns, const Demand& demand) noexcept;
 
   // transaction.cpp: how a run is taken, worked through and let go.
   Progress perform_run(GranuleIndex first, GranuleCount wanted, const Demand& demand) noexcept;

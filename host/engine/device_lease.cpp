@@ -198,7 +198,7 @@ bool DeviceLeases::acquire(Held& held) {
     throw_if_failed({Errc::out_of_range, 0, ByteOffset{size.size.value}}, file.path(), "lease");
   if (slot_.device().info().hardware_paged) {
     const Progress p = pin(held, nullptr);
-    if (!p.status.is_ok()) unpin(file, {held.granules.first, p.done});
+    if (!p.status.is_ok()) file.unpin({held.granules.first, p.done}, slot_.agent());
     throw_if_failed(p.status, file.path(), "lease");
   } else if (!is_contiguous(held) || !acquire_in_place(held)) {
     // What was shared has left since: the other launch has ended, and there is no need for haste.
@@ -249,7 +249,7 @@ bool DeviceLeases::acquire_in_place(Held& held) {
   const Progress p = pin(held, nullptr);
   // Between the look and the pin a granule may have left and come back elsewhere.
   if (p.status.is_ok() && is_contiguous(held)) return true;
-  unpin(*held.file, {held.granules.first, p.done});
+  held.file->unpin({held.granules.first, p.done}, slot_.agent());
   throw_if_failed(p.status, held.file->path(), "lease");
   return false;
 }
@@ -274,8 +274,7 @@ bool DeviceLeases::in_reserved_run(const Held& aligned_for, FrameCount count, Us
       slot_.trace_resident();
       throw;
     }
-    // Also after a success: a granule that was in its place already was not assigned to it, so that its frame
-    // is still called reserved.
+    // Also after a success: pins hold the frames now.
     if (first) {
       pool.cancel_run(*first, count);
       slot_.trace_resident();
@@ -300,7 +299,7 @@ bool DeviceLeases::place_in(const Held& held, FrameIndex first, Status& why) {
   if (!clear_window(held, first, frames_of(held), why)) return false;
   const Progress p = pin(held, &first);
   if (p.status.is_ok()) return true;
-  unpin(*held.file, {held.granules.first, p.done});
+  held.file->unpin({held.granules.first, p.done}, slot_.agent());
   throw_if_failed(p.status, held.file->path(), "lease");
   return false;
 }
@@ -336,7 +335,14 @@ Progress DeviceLeases::pin(const Held& held, const FrameIndex* placement) {
                 .placement = placement,
                 .placed_from = held.granules.first,
                 .overwritten_end = held.bytes.end()};
-  if (held.right != Right::write) return file.perform_counted(held.granules, demand);
+  if (held.right != Right::write) {
+    // What lies in its place already needs no copying.
+    const GranuleCount by_turns =
+        placement != nullptr ? file.pin_by_turns(held.granules, demand) : GranuleCount{0};
+    const Progress rest =
+        file.perform_counted({held.granules.first + by_turns, held.granules.count - by_turns}, demand);
+    return {GranuleCount{by_turns.value + rest.done.value}, rest.status};
+  }
 
   const os::File::SizeResult size = file.file().size();
   if (!size.status.is_ok()) return {GranuleCount{0}, size.status};
@@ -356,17 +362,9 @@ Progress DeviceLeases::pin(const Held& held, const FrameIndex* placement) {
   return {done, {}};
 }
 
-void DeviceLeases::unpin(CoherentFile& file, GranuleRange granules) noexcept {
-  device::FramePool& pool = slot_.device().frames();
-  file.region(slot_.number()).for_each_row(granules, [&](FrameIndex first, FrameCount count) {
-    pool.unpin(first, count);
-  });
-  file.unpin(granules);
-}
-
 void DeviceLeases::release(const Held& held) noexcept {
   if (held.is_open) slot_.device().close_lease(held.file->region(slot_.number()), held.granules, held.right);
-  unpin(*held.file, held.granules);
+  held.file->unpin(held.granules, slot_.agent());
 }
 
 void adopt_ahead(DeviceSlot& slot, const FileRequest& request, std::span<const FileRequest> all) noexcept {

@@ -102,7 +102,6 @@ class DeviceLeases {
   FrameCount frames_of(const Held& held) const noexcept;
   /// Pins the granules with the right; returns the number that were, and why it stopped.
   Progress pin(const Held& held, const FrameIndex* placement);
-  void unpin(CoherentFile& file, GranuleRange granules) noexcept;
   /// Evicts what others have in the frames. False if that cannot be done now; `why` is what the last attempt
   /// gave.
   bool clear_window(const Held& held, FrameIndex first, FrameCount count, Status& why) noexcept;

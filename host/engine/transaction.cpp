@@ -211,7 +211,13 @@ void CoherentFile::let_go(GranuleRange range, bool pin) noexcept {
   for (std::uint64_t i = 0; i < range.count.value; ++i) directory_.end(range.first + GranuleCount{i}, pin);
 }
 
-void CoherentFile::unpin(GranuleRange range) noexcept {
+/// Frames first: see `is_pinned_by_device`.
+void CoherentFile::unpin(GranuleRange range, AgentId holder) noexcept {
+  if (holder.is_device()) {
+    const unsigned d = holder.device_number();
+    device::FramePool& pool = devices_[d]->device().frames();
+    regions_[d]->for_each_row(range, [&](FrameIndex first, FrameCount count) { pool.unpin(first, count); });
+  }
   for (std::uint64_t i = 0; i < range.count.value; ++i) directory_.unpin(range.first + GranuleCount{i});
 }
 

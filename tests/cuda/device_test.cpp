@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/contract/contract.hpp"
 #include "tests/contract/demand_kernels.hpp"
@@ -136,6 +137,28 @@ TEST_F(CudaDevice, the_copy_threads_have_enough_to_do_at_once) {
     world.increment_on_device(m, all_of(m));
     expect_gathered("a sync", [&] { m.sync(); });
     EXPECT_EQ(plain_read(path), incremented(incremented(bytes)));
+  }
+}
+
+/// Such a lease is filled by two threads (CoherentFile::pin_by_turns).
+TEST_F(CudaDevice, a_lease_of_more_than_is_copied_at_once_has_every_byte_in_its_place) {
+  constexpr std::uint64_t kSize = 300 << 20;
+  constexpr std::uint64_t kPart = 128 << 20;
+  constexpr std::uint64_t kLarge = 64 << 10;
+  World world(kDeviceMemory, {.granule = ByteCount{kLarge}, .device_memory = 320_MiB});
+  const std::string path = world.sparse_file(kSize);
+  const std::vector<std::uint64_t> places{0, kPart - 1, kPart, 2 * kPart - 1, 2 * kPart, kSize - 1};
+  for (const std::uint64_t at : places)
+    plain_write(path, at, constant(1, static_cast<unsigned>(at / kPart + 1)));
+  const Mapping m = world.map(path);
+  const Delta delta(world);
+  world.runtime().launch({{1}, {1}}, Nothing{}, aprime::read(m)).wait();
+  EXPECT_EQ(delta.get().granules_filled, kSize / kLarge);
+  for (const std::uint64_t at : places) {
+    const auto value = static_cast<unsigned>(at / kPart + 1);
+    EXPECT_EQ(world.seen_by_device(m, granules(at / kLarge, 1, kLarge)),
+              with(Bytes(kLarge), at % kLarge, 1, value))
+        << at;
   }
 }
 
