@@ -130,9 +130,10 @@ class Region {
   /// Makes room for `granules` granules; addresses stay. Valid answers: ok; resources.
   virtual Status reserve(GranuleCount granules) noexcept = 0;
 
-  /// Moves the bytes of a clean or dirty granule to another frame, rights and all (defragmentation for
-  /// leases). Software-paged only; the engine calls `set_frame` after it. Valid answers: ok; resources.
-  virtual Status move(GranuleIndex g, FrameIndex to) noexcept = 0;
+  /// Moves the bytes of clean or dirty granules, which lie in a row, to frames that do from `to` on, rights
+  /// and all (defragmentation for leases). Software-paged only; the engine calls `set_frame` after it. Valid
+  /// answers: ok; resources (all are where they were).
+  virtual Status move(GranuleRange row, FrameIndex to) noexcept = 0;
 
   const RegionParams& params() const noexcept { return params_; }
 

@@ -94,7 +94,7 @@ Status FaultingRegion::reserve(GranuleCount granules) noexcept {
   return {};
 }
 
-Status FaultingRegion::move(GranuleIndex /*g*/, FrameIndex /*to*/) noexcept {
+Status FaultingRegion::move(GranuleRange /*row*/, FrameIndex /*to*/) noexcept {
   return {Errc::invalid_argument, 0, {}};
 }
 

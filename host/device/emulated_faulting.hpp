@@ -32,7 +32,7 @@ class FaultingRegion : public Region, private os::TrapTarget, private BeforeKern
   detail::PagedWindow paged_window() noexcept final;
   Status reserve(GranuleCount granules) noexcept final;
   /// Granules have no other place to go to.
-  Status move(GranuleIndex g, FrameIndex to) noexcept final;
+  Status move(GranuleRange row, FrameIndex to) noexcept final;
 
  protected:
   /// \throws Error(resources)

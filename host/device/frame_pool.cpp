@@ -151,10 +151,9 @@ std::uint64_t FramePool::next_victim(std::uint64_t count) noexcept {
   return kNone;
 }
 
-void FramePool::free(FrameIndex first, FrameCount count) noexcept {
-  const sync::Lock lock(mutex_);
-  assert(is_head(first.value) && std::uint64_t{1} << frames_[first.value].log2_count == count.value);
-  for (std::uint64_t at = first.value; at < first.value + count.value; ++at) {
+void FramePool::vacate(std::uint64_t first, std::uint64_t count) noexcept {
+  assert(is_head(first) && std::uint64_t{1} << frames_[first].log2_count == count);
+  for (std::uint64_t at = first; at < first + count; ++at) {
     Frame& f = frames_[at];
     assert(f.pins == 0);
     const bool reserved = f.reserved;
@@ -162,6 +161,11 @@ void FramePool::free(FrameIndex first, FrameCount count) noexcept {
     f.reserved = reserved;
     if (!reserved) set_free(at, true);
   }
+}
+
+void FramePool::free(FrameIndex first, FrameCount count) noexcept {
+  const sync::Lock lock(mutex_);
+  vacate(first.value, count.value);
 }
 
 std::uint64_t FramePool::cost_of(std::uint64_t at) const noexcept {
@@ -234,6 +238,17 @@ void FramePool::assign(FrameIndex first, FrameCount count, FrameOwner owner, Gra
       assert(frames_[at].reserved && !frames_[at].occupied);
     }
     occupy(begin, count.value, {owner.region, owner.granule + GranuleCount{i}});
+  }
+}
+
+void FramePool::move(FrameIndex from, FrameIndex to, FrameCount count, GranuleCount granules) noexcept {
+  const sync::Lock lock(mutex_);
+  for (std::uint64_t i = 0; i < granules.value * count.value; i += count.value) {
+    const Frame& old = frames_[from.value + i];
+    assert(frames_[to.value + i].reserved && !frames_[to.value + i].occupied);
+    occupy(to.value + i, count.value, unpack(old.owner));
+    frames_[to.value + i].dirty_since = old.dirty_since;
+    vacate(from.value + i, count.value);
   }
 }
 

@@ -69,6 +69,9 @@ class FramePool {
   /// \pre reserved and free of an owner
   void assign(FrameIndex first, FrameCount count, FrameOwner owner,
               GranuleCount granules = GranuleCount{1}) noexcept;
+  /// What lies in frames from `from` on, `granules` of `count` frames each in a row, lies from `to` on now,
+  /// as dirty as it was. \pre not pinned; the new frames are reserved and free of an owner
+  void move(FrameIndex from, FrameIndex to, FrameCount count, GranuleCount granules) noexcept;
   /// Ends the reservation of [first, first + count): frames that were not assigned are free again. Granules
   /// that are there stay where they are.
   void cancel_run(FrameIndex first, FrameCount count) noexcept;
@@ -128,6 +131,7 @@ class FramePool {
   std::uint64_t next_victim(std::uint64_t count) noexcept APRIME_REQUIRES(mutex_);
   bool pass_by(std::uint64_t first, std::uint64_t count) noexcept APRIME_REQUIRES(mutex_);
   void occupy(std::uint64_t first, std::uint64_t count, FrameOwner owner) noexcept APRIME_REQUIRES(mutex_);
+  void vacate(std::uint64_t first, std::uint64_t count) noexcept APRIME_REQUIRES(mutex_);
   void set_free(std::uint64_t at, bool free) noexcept APRIME_REQUIRES(mutex_);
   std::uint64_t cost_of(std::uint64_t at) const noexcept APRIME_REQUIRES(mutex_);
   std::uint64_t cheapest_run(std::uint64_t count, std::uint64_t alignment) const noexcept

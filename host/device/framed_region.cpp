@@ -73,13 +73,16 @@ Status FramedRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<cons
   return memory_.write({frame_of(g), offset, ByteCount{from.size()}}, from);
 }
 
-Status FramedRegion::move(GranuleIndex g, FrameIndex to) noexcept {
-  const GranuleRange granule{g, GranuleCount{1}};
-  assert(!any_leased(granule, Right::read) && "a kernel has the old address");
-  const Status status = memory_.copy(bytes_of(granule), to);
-  if (!status.is_ok()) return status;
-  memory_.clear_label(frame_of(g), params_.frames_per_granule);
-  memory_.label(to, params_.frames_per_granule, params_.id, params_.granule.offset_of(g));
+Status FramedRegion::move(GranuleRange row, FrameIndex to) noexcept {
+  assert(!any_leased(row, Right::read) && "a kernel has the old address");
+  const Progress p = by_contiguous_frames(row, [&](GranuleRange r) {
+    return memory_.copy(bytes_of(r), FrameIndex{to.value + frames_of(r.first - row.first).value});
+  });
+  if (!p.status.is_ok()) return p.status;
+  memory_.clear_label(frame_of(row.first), frames_of(row.count));
+  for (std::uint64_t i = 0; i < row.count.value; ++i)
+    memory_.label(FrameIndex{to.value + frames_of(GranuleCount{i}).value}, params_.frames_per_granule,
+                  params_.id, params_.granule.offset_of(row.first + GranuleCount{i}));
   return {};
 }
 

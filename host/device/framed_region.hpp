@@ -23,7 +23,7 @@ class FramedRegion : public Region {
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
   Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
   Status reserve(GranuleCount granules) noexcept override { return reserve_frames(granules); }
-  Status move(GranuleIndex g, FrameIndex to) noexcept override;
+  Status move(GranuleRange row, FrameIndex to) noexcept override;
 
   /// `Device::open_lease` and `close_lease` of such a device.
   Status open_lease(GranuleRange granules, Right right) noexcept;

@@ -278,8 +278,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Progress obtain_frames(GranuleRange run, unsigned device, const Demand& demand) noexcept;
   Status obtain_frame(GranuleIndex g, unsigned device, bool may_wait) noexcept;
   FrameIndex placed_at(GranuleIndex g, unsigned device, const Demand& demand) const noexcept;
-  /// Moves the copy that the device has to where the lease wants it.
-  Status place(GranuleIndex g, unsigned device, const Demand& demand) noexcept;
+  /// Moves the copies that the device has to where the lease wants them, rows of them in one go.
+  Status place(GranuleRange run, unsigned device, const Demand& demand) noexcept;
   void free_frames(GranuleRange run, unsigned device) noexcept;
   void mark_dirty(GranuleRange run, unsigned device) noexcept;
   void mark_clean(GranuleRange run, unsigned device) noexcept;

@@ -85,20 +85,26 @@ FrameIndex CoherentFile::placed_at(GranuleIndex g, unsigned device, const Demand
   return FrameIndex{demand.placement->value + (g - demand.placed_from).value * step};
 }
 
-Status CoherentFile::place(GranuleIndex g, unsigned device, const Demand& demand) noexcept {
+Status CoherentFile::place(GranuleRange run, unsigned device, const Demand& demand) noexcept {
   device::Region& region = *regions_[device];
+  const FrameCount step = region.params().frames_per_granule;
   device::FramePool& pool = devices_[device]->device().frames();
-  const FrameCount count = region.params().frames_per_granule;
-  const FrameIndex target = placed_at(g, device, demand);
-  const FrameIndex old = region.frame_of(g);
-  if (old == target) return {};
-  const Status status = region.move(g, target);
-  if (!status.is_ok()) return status;
-  const std::uint32_t dirty_since = pool.dirty_since(old);
-  pool.assign(target, count, {region.params().id, g});
-  pool.set_dirty_since(target, dirty_since);
-  region.set_frame(g, target);
-  pool.free(old, count);
+  for (GranuleIndex g = run.first; g < run.end(); ++g.value) {
+    if (!region.has_frame(g)) continue;
+    const FrameIndex from = region.frame_of(g);
+    const FrameIndex to = placed_at(g, device, demand);
+    if (from == to) continue;
+    GranuleCount count{1};
+    while (g + count < run.end() && region.has_frame(g + count) &&
+           region.frame_of(g + count).value == from.value + count.value * step.value)
+      ++count.value;
+    const Status status = region.move({g, count}, to);
+    if (!status.is_ok()) return status;
+    pool.move(from, to, step, count);
+    for (std::uint64_t i = 0; i < count.value; ++i)
+      region.set_frame(g + GranuleCount{i}, FrameIndex{to.value + i * step.value});
+    g.value += count.value - 1;
+  }
   return {};
 }
 

@@ -134,11 +134,7 @@ Status CoherentFile::execute(Run& run, const Demand& demand) noexcept {
   Status first_error;
   if (demand.placement != nullptr) {
     // Copies that the device has already move to where the lease wants them; the others are filled there.
-    device::Region& region = *regions_[demand.requester.device_number()];
-    for (std::uint64_t i = 0; i < run.range.count.value && first_error.is_ok(); ++i) {
-      const GranuleIndex g = run.range.first + GranuleCount{i};
-      if (region.has_frame(g)) first_error = place(g, demand.requester.device_number(), demand);
-    }
+    first_error = place(run.range, demand.requester.device_number(), demand);
     if (!first_error.is_ok()) {
       let_go(run.range, false);
       run.range.count = GranuleCount{0};

@@ -135,20 +135,25 @@ TEST_P(StrictDevice, FramesInAnyOrderHoldTheirGranules) {
   EXPECT_EQ(std::memcmp(engine_.home.data(), before.data(), before.size()), 0);
 }
 
-TEST_P(StrictDevice, AMovedGranuleTakesItsBytesAndItsNameAlong) {
-  engine_.give(granules(0, 2), true);
-  const GranuleIndex g{1};
+TEST_P(StrictDevice, MovedGranulesTakeTheirBytesAndTheirNamesAlong) {
+  engine_.give(granules(0, 3), true);
+  const GranuleRange row = granules(1, 2);
+  const FrameIndex from = region_.frame_of(row.first);
   const FrameIndex to{32};
-  ASSERT_TRUE(region_.move(g, to).is_ok());
-  const FrameIndex from = region_.frame_of(g);
-  region_.set_frame(g, to);
-  EXPECT_EQ(load(device_.frame_address(to) + 2).offset, ByteOffset{granule_bytes() + 2});
-  EXPECT_EQ(load(device_.frame_address(from)).path, "");
-  open(granules(1, 1), Right::read);
-  std::byte seen{};
-  ASSERT_TRUE(run_kernel(device_, [&] { seen = device_.frame_address(to)[2]; }).completed());
-  EXPECT_EQ(seen, FakeHome::pattern(granule_bytes() + 2));
-  close(granules(1, 1), Right::read);
+  const std::uint64_t step = region_.params().frames_per_granule.value;
+  ASSERT_TRUE(region_.move(row, to).is_ok());
+  for (std::uint64_t i = 0; i < row.count.value; ++i) {
+    const GranuleIndex g = row.first + GranuleCount{i};
+    const FrameIndex there{to.value + i * step};
+    region_.set_frame(g, there);
+    EXPECT_EQ(load(device_.frame_address(there) + 2).offset, ByteOffset{g.value * granule_bytes() + 2});
+    EXPECT_EQ(load(device_.frame_address(FrameIndex{from.value + i * step})).path, "");
+    open({g, GranuleCount{1}}, Right::read);
+    std::byte seen{};
+    ASSERT_TRUE(run_kernel(device_, [&] { seen = device_.frame_address(there)[2]; }).completed());
+    EXPECT_EQ(seen, FakeHome::pattern(g.value * granule_bytes() + 2));
+    close({g, GranuleCount{1}}, Right::read);
+  }
 }
 
 TEST_P(StrictDevice, ALeaseThatTheHardwareLostIsRestored) {

@@ -204,6 +204,21 @@ TEST(FramePool, GranulesInARowAreAssignedAndMarkedInOneGo) {
   EXPECT_EQ(pool.dirty_since(FrameIndex{6}), 9u);
 }
 
+TEST(FramePool, GranulesInARowMoveInOneGoAndStayAsDirty) {
+  FramePool pool(FrameCount{12});
+  for (unsigned i = 0; i < 2; ++i) ASSERT_EQ(pool.claim(FrameCount{2}, owner(5 + i)).kind, Kind::got);
+  pool.set_dirty_since(FrameIndex{2}, 7);
+  ASSERT_EQ(pool.reserve_run(FrameCount{6}, FrameCount{2}), FrameIndex{4});
+  pool.move(FrameIndex{0}, FrameIndex{6}, FrameCount{2}, GranuleCount{2});
+  EXPECT_EQ(pool.next_owned(FrameIndex{0}, FrameIndex{12}), FrameIndex{6});
+  EXPECT_EQ(pool.owner_at(FrameIndex{6}), owner(5));
+  EXPECT_EQ(pool.owner_at(FrameIndex{8}), owner(6));
+  EXPECT_EQ(pool.dirty_since(FrameIndex{6}), 0u);
+  EXPECT_EQ(pool.dirty_since(FrameIndex{8}), 7u);
+  pool.cancel_run(FrameIndex{4}, FrameCount{6});
+  EXPECT_EQ(pool.free_count(), FrameCount{8});
+}
+
 TEST(FramePool, AGranuleThatReachesBeyondTheRunGivesTheRestBack) {
   FramePool pool(FrameCount{8});
   ASSERT_EQ(pool.claim(FrameCount{8}, owner(0)).kind, Kind::got);

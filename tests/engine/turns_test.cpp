@@ -43,13 +43,17 @@ struct Frames final : device::FrameMemory {
   Status zero(device::FrameBytes) noexcept override { return {}; }
   Status read(device::FrameBytes, std::span<std::byte>) noexcept override { return {}; }
   Status write(device::FrameBytes, std::span<const std::byte>) noexcept override { return {}; }
-  Status copy(device::FrameBytes, FrameIndex) noexcept override { return {}; }
+  Status copy(device::FrameBytes, FrameIndex) noexcept override {
+    ++copies;
+    return {};
+  }
   Status open(FrameIndex, FrameCount, Right) noexcept override { return {}; }
   void close(FrameIndex, FrameCount, Right) noexcept override {}
   bool is_leased(FrameIndex, FrameCount, Right) const noexcept override { return false; }
   void label(FrameIndex, FrameCount, device::RegionId, ByteOffset) noexcept override {}
   void clear_label(FrameIndex, FrameCount) noexcept override {}
 
+  std::atomic<unsigned> copies{0};
   std::function<Status(GranuleRange)> filling = [](GranuleRange) { return Status{}; };
 };
 
@@ -60,9 +64,9 @@ struct Memory final : device::Device {
                 .description = "",
                 .chosen_because = {},
                 .hardware_paged = false,
-                .memory = ByteCount{kGranules * kGranule},
+                .memory = ByteCount{2 * kGranules * kGranule},
                 .workers = 1},
-               ByteCount{kGranule}, FrameCount{kGranules}),
+               ByteCount{kGranule}, FrameCount{2 * kGranules}),
         frames_of_it(f) {}
   std::unique_ptr<device::Region> attach(device::RegionParams params, device::FaultHandler&) override {
     struct Region final : device::FramedRegion {
@@ -159,11 +163,26 @@ TEST_F(Turns, who_waits_for_a_granule_holds_none_behind_it) {
   constexpr GranuleIndex last{kGranules - 1};
   EXPECT_TRUE(file().perform({last, GranuleCount{1}}, {.event = Event::discard}).is_ok());
   EXPECT_FALSE(file().region(0).has_frame(last));
-  EXPECT_EQ(pool().free_count(), FrameCount{0});
+  EXPECT_EQ(pool().free_count(), FrameCount{kGranules});
 
   file().directory().end(GranuleIndex{kBusy});
   EXPECT_NE(leases.get(), nullptr);
   EXPECT_TRUE(has_pins(at(0, kGranules), 0));
+}
+
+TEST_F(Turns, copies_that_lie_in_a_row_move_in_one_go) {
+  const GranuleRange before = at(kPart, kPart);
+  ASSERT_TRUE(file().perform(before, {.event = Event::write, .requester = AgentId::device(0)}).is_ok());
+  const std::unique_ptr<DeviceLeases> leases = lease();
+  EXPECT_EQ(frames_.copies, 1U);
+  EXPECT_TRUE(has_pins(at(0, kGranules), 1));
+  const FrameIndex first = file().region(0).frame_of(GranuleIndex{0});
+  for (std::uint64_t i = 0; i < kGranules; ++i) {
+    const FrameIndex frame = file().region(0).frame_of(GranuleIndex{i});
+    EXPECT_EQ(frame.value, first.value + i);
+    EXPECT_EQ(pool().owner_at(frame)->granule, GranuleIndex{i});
+    EXPECT_NE(pool().dirty_since(frame), 0U);
+  }
 }
 
 TEST_F(Turns, a_copy_that_fails_leaves_no_pin) {
