@@ -184,6 +184,10 @@ void World::add_pinned(std::uint64_t g) noexcept {
   ++ended_[g];
 }
 
+void World::ask_for(std::uint64_t g) noexcept {
+  detail::wait_for_right(window_, g, false, detail::lanes_at(&window_.entries[g], detail::Want::read));
+}
+
 void World::wait_for_pin() noexcept {
   explorer_.wait_until([this] { return was_pinned_; });
 }

@@ -103,6 +103,8 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   /// By a pin, under which nothing changes.
   void read_pinned(std::uint64_t g) noexcept;
 
+  /// As a thread does that found no right to load.
+  void ask_for(std::uint64_t g) noexcept;
   /// Until a thread has a pin of its own.
   void wait_for_pin() noexcept;
 
