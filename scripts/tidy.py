@@ -47,6 +47,9 @@ STANDARD_HEADER = re.compile(r"[a-z_0-9]+|cuda/atomic")
 
 FOLDERS = ["include", "host", "kernels", "tests", "bench", "scripts", "cmake", ".ci"]
 TOP_FILES = ["CMakeLists.txt", "CMakePresets.json", "README.md"]
+# Beside those, what may lie at the top: no memory image, no output of a tool. Hidden files are a developer's
+# own.
+OTHER_TOP_FILES = ["LICENSE", "CMakeUserPresets.json", "compile_commands.json"]
 HEADERS = {".hpp", ".cuh"}
 SOURCES = {".cpp", ".cu"}
 UNLIMITED_COLUMNS = {".md", ".json"}  # tables, links and descriptions cannot be broken
@@ -129,6 +132,9 @@ def listed_in_cmake(texts):
 
 def check_tree(root):
     """Yields (path, line, rule, message) for every breach below root."""
+    for path in sorted(root.iterdir()):
+        if path.is_file() and path.name[0] != "." and path.name not in TOP_FILES + OTHER_TOP_FILES:
+            yield path.name, 1, "stray-file", "does not belong at the top"
     texts = {}
     for path in source_files(root):
         texts[path] = (root / path).read_text(encoding="utf-8")
@@ -192,6 +198,7 @@ def self_test():
         ("pragma-once", "include/aprime/a.hpp", "\n"),
         ("unfinished", "host/os/o.cpp", "// TO" "DO: later\n"),
         ("machine-path", "host/os/o.cpp", 'open("/ro' 'ot/file");\n'),
+        ("stray-file", "core", "\n"),
         ("run-bit", "scripts/go", "echo\n"),
         ("run-bit", "host/os/o.cpp", "#!\n"),
     ]

@@ -60,18 +60,4 @@ inline void acquire_seen_of_host() noexcept {}
 
 #endif
 
-/// `word` as CUDA has atomic functions for it: not for `unsigned long`, which is std::uint64_t on Linux.
-template <class T>
-APRIME_DEVICE T* cuda_word(T* word) noexcept {
-  return word;
-}
-APRIME_DEVICE inline unsigned long long* cuda_word(unsigned long* word) noexcept {
-  static_assert(sizeof *word == sizeof(unsigned long long));
-  return reinterpret_cast<unsigned long long*>(word);
-}
-APRIME_DEVICE inline long long* cuda_word(long* word) noexcept {
-  static_assert(sizeof *word == sizeof(long long));
-  return reinterpret_cast<long long*>(word);
-}
-
 }  // namespace aprime::detail

@@ -87,13 +87,4 @@ using SharedWord = ExploredWord<T>;
 inline void acquire_seen() noexcept {}
 inline void acquire_seen_of_host() noexcept {}
 
-/// As in the header that this one replaces.
-template <class T>
-T* cuda_word(T* word) noexcept {
-  return word;
-}
-inline unsigned long long* cuda_word(unsigned long* word) noexcept {
-  return reinterpret_cast<unsigned long long*>(word);
-}
-
 }  // namespace aprime::detail
