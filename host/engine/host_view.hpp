@@ -44,6 +44,15 @@ class HostView final : public os::TrapTarget {
   /// when granting).
   Status set(GranuleRange run, os::Protection p) noexcept;
 
+  /// Granules of the view whose rights are not taken for the sake of others', because a system call works on
+  /// them. Each is let go by the same object, which stays where it is.
+  using Held = os::ProtectedRange::Held;
+  Held to_hold(GranuleRange granules) const noexcept {
+    return {{GranuleIndex{granules.first.value - granules_.first.value}, granules.count}};
+  }
+  void hold(Held& held) noexcept { memory_.hold(held); }
+  void let_go(Held& held) noexcept { memory_.let_go(held); }
+
   std::uint64_t over_protections() const noexcept { return memory_.over_protections(); }
 
   Answer on_trap(const os::Trap& trap) noexcept override;

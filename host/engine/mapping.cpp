@@ -40,7 +40,13 @@ DemandArgument<Right::read_write> demand_read_write(const Mapping& m, ByteRange 
 }
 
 detail::HostLeaseState::~HostLeaseState() {
-  if (!mapping->is_in_child_process()) mapping->file().unpin(granules);
+  if (mapping->is_in_child_process()) {
+    new std::shared_ptr<engine::HostView>(std::move(view));  // NOLINT: as a mapping is
+  } else {
+    mapping->file().unpin(pinned);
+    view->let_go(held);
+    view.reset();
+  }
   end_handle(mapping);
 }
 

@@ -56,7 +56,6 @@ Status MappingState::close() noexcept {
     const sync::Lock lock(mutex_);
     if (closed_) return {};
     closed_ = true;
-    if (view_ != nullptr) file_->remove_view(*view_);
     view_.reset();
   }
   return runtime_->release(*file_);
@@ -83,15 +82,12 @@ void MappingState::require_in_file(ByteRange range, const char* doing) const {
     throw_if_failed({Errc::out_of_range, 0, ByteOffset{size.size.value}}, file_->path(), doing);
 }
 
-HostView& MappingState::view() {
+const std::shared_ptr<HostView>& MappingState::view() {
   const std::uint64_t bytes = size().value;
   if (view_ != nullptr &&
       view_->granules().end().value * file_->granule().bytes().value >= first_.value + bytes)
-    return *view_;
-  if (view_ != nullptr) {
-    file_->remove_view(*view_);
-    view_.reset();
-  }
+    return view_;
+  view_.reset();
   const auto make = [&](std::uint64_t headroom) {
     const ByteCount room{bytes + headroom};
     file_->reserve(ByteCount{first_.value + room.value});
@@ -106,16 +102,20 @@ HostView& MappingState::view() {
     // the file grows.
     made = set_up_for(file_->path(), [&] { return make(0); });
   }
+  const auto remove = [file = file_](HostView* view) {
+    file->remove_view(*view);
+    delete view;
+  };
   file_->add_view(*made);
-  view_ = std::move(made);
-  return *view_;
+  view_ = std::shared_ptr<HostView>(made.release(), remove);
+  return view_;
 }
 
 std::byte* MappingState::host_pointer(bool writable) {
   if (writable) require_writable("a writable pointer");
   if (size().value == 0) return nullptr;
   const sync::Lock lock(mutex_);
-  return view().data();
+  return view()->data();
 }
 
 void MappingState::sync(ByteRange range) {
@@ -192,24 +192,24 @@ HostLease MappingState::host_lease(const std::shared_ptr<MappingState>& self, By
   const ByteRange bytes = in_file(range, "host lease");
   if (bytes.empty()) return {};
   require_in_file(bytes, "host lease");
-  HostView* where = nullptr;
+  std::shared_ptr<HostView> where;
   {
     const sync::Lock lock(mutex_);
-    where = &view();
+    where = view();
   }
   const GranuleRange granules = file_->granule().covering(bytes);
   const trace::Range traced(file_->tracer(), trace::Kind::lease, bytes.size);
   // Made first: once granules are pinned nothing may fail.
   auto lease = std::make_unique<detail::HostLeaseState>(
-      self, GranuleRange{granules.first, GranuleCount{0}},
+      self, where, granules,
       std::span(where->data() + range.first.value, static_cast<std::size_t>(range.size.value)));
   const Status status =
       file_->pin_together(granules, {.event = right == Right::read ? Event::read : Event::write,
                                      .requester = AgentId::cpu(),
                                      .is_fault = true,
-                                     .view = where});
+                                     .view = where.get()});
   throw_if_failed(status, file_->path(), "host lease");
-  lease->granules = granules;
+  lease->pinned = granules;
   return HostLease(std::move(lease));
 }
 

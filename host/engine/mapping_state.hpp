@@ -65,7 +65,7 @@ class MappingState {
   void require_in_file(ByteRange range, const char* doing) const;
 
  private:
-  HostView& view() APRIME_REQUIRES(mutex_);
+  const std::shared_ptr<HostView>& view() APRIME_REQUIRES(mutex_);
 
   // Constant after construction.
   const std::shared_ptr<RuntimeState> runtime_;
@@ -76,7 +76,8 @@ class MappingState {
 
   std::atomic<std::uint64_t> size_;
   sync::Mutex mutex_{sync::LockRank::file};
-  std::unique_ptr<HostView> view_ APRIME_GUARDED_BY(mutex_);
+  /// On the file's list of views until its last holder, a host lease perhaps, lets go.
+  std::shared_ptr<HostView> view_ APRIME_GUARDED_BY(mutex_);
   WritebackErrors::Seen errors_seen_ APRIME_GUARDED_BY(mutex_);
   bool closed_ APRIME_GUARDED_BY(mutex_) = false;
 };

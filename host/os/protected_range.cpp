@@ -34,13 +34,12 @@ constinit std::atomic<std::uint64_t> all_ranges{0};
 constinit std::atomic<std::uint64_t> all_share{0};
 
 std::uint64_t read_max_map_count() noexcept {
-  constexpr std::uint64_t kKernelDefault = 65530;
   const Descriptor fd(sys::open("/proc/sys/vm/max_map_count", O_RDONLY));
-  if (!fd) return kKernelDefault;
+  if (!fd) return kMemoryAreasUsual;
   char text[32];
   const ssize_t n = sys::pread(fd.get(), text, sizeof text, 0);
   std::uint64_t value = 0;
-  if (n <= 0 || std::from_chars(text, text + n, value).ec != std::errc{}) return kKernelDefault;
+  if (n <= 0 || std::from_chars(text, text + n, value).ec != std::errc{}) return kMemoryAreasUsual;
   return value;
 }
 
@@ -96,17 +95,40 @@ Status ProtectedRange::set(GranuleIndex first, GranuleCount count, Protection p)
   return set_crowded(span, p);
 }
 
+void ProtectedRange::hold(Held& held) noexcept {
+  assert(held.span.end().value <= granules_);
+  const std::lock_guard lock(gate_);
+  held.at = &held_;
+  while (*held.at != nullptr && (*held.at)->span.first.value < held.span.first.value)
+    held.at = &(*held.at)->next;
+  held.next = std::exchange(*held.at, &held);
+  if (held.next != nullptr) held.next->at = &held.next;
+}
+
+void ProtectedRange::let_go(Held& held) noexcept {
+  const std::lock_guard lock(gate_);
+  *held.at = held.next;
+  if (held.next != nullptr) held.next->at = held.at;
+}
+
 Status ProtectedRange::set_crowded(Span span, Protection p) noexcept {
   const std::lock_guard lock(gate_);
   const bool taking = all_at_least(span, p);
   // Two spans in a row always merge some of more areas than that: either one holds the merged number of them
-  // or both together reach around the whole range.
-  while (areas() > kFewAreas) {
+  // or both together reach around the whole range. Unless they are held: then a whole turn merges none.
+  for (std::uint64_t at_turn = areas(); areas() > kFewAreas;) {
     over_protect_next();
     if (protect(span, p)) {
       record(span, p);
       return {};
     }
+    if (hand_ != 0) continue;
+    if (areas() >= at_turn) break;
+    at_turn = areas();
+  }
+  if (held_ != nullptr && take_around_held({0, granules_}) && protect(span, p)) {
+    record(span, p);
+    return {};
   }
   // Hardly an area is left to merge, and still none to be had: others use them all.
   over_protect_all();
@@ -136,13 +158,25 @@ void ProtectedRange::over_protect_next() noexcept {
   }
   hand_ = end == granules_ ? 0 : end;
   if (merged == 0) return;
-  over_protections_.fetch_add(1, std::memory_order_relaxed);
   // Cutting the span out may itself need an area that is not to be had.
-  if (protect({first, end}, Protection::none)) {
-    record({first, end}, Protection::none);
-  } else {
-    over_protect_all();
+  if (!take_around_held({first, end}) && held_ == nullptr) over_protect_all();
+}
+
+/// Takes all rights from what is not held of the span.
+bool ProtectedRange::take_around_held(Span span) noexcept {
+  over_protections_.fetch_add(1, std::memory_order_relaxed);
+  const auto take = [&](Span part) {
+    if (part.first >= part.end) return true;
+    if (!protect(part, Protection::none)) return false;
+    record(part, Protection::none);
+    return true;
+  };
+  std::uint64_t first = span.first;
+  for (const Held* held = held_; held != nullptr && held->span.first.value < span.end; held = held->next) {
+    if (!take({first, held->span.first.value})) return false;
+    first = std::max(first, held->span.end().value);
   }
+  return take({first, span.end});
 }
 
 void ProtectedRange::over_protect_all() noexcept {

@@ -25,7 +25,8 @@ enum class Protection : std::uint8_t { none = 0, read = 1, read_write = 2 };
 /// of granules, which merges its areas into one, and then tries again; span after span, at last from the
 /// whole range, which always succeeds, because it needs no split. The spans follow a clock hand around the
 /// range rather than the place of the change: the neighbourhood of a change is the part of the range that is
-/// in use.
+/// in use. Spans that are *held*, because they cannot fault (the kernel works on them in a system call), are
+/// passed over as long as the others are enough.
 ///
 /// The protection of a granule is therefore an upper bound that the owner of the rights sets, of which the
 /// hardware may give less at any time.
@@ -49,6 +50,17 @@ class ProtectedRange {
   /// taken away (mprotect flushes the TLBs). Does nothing for granules that have it already. Fails only with
   /// `resources`, and then only when granting; taking away always succeeds in the end.
   Status set(GranuleIndex first, GranuleCount count, Protection p) noexcept;
+
+  /// A span that over-protection passes over. Its owner keeps it where it is from `hold` to `let_go`.
+  struct Held {
+    GranuleRange span;
+    // This class's.
+    Held* next = nullptr;
+    Held** at = nullptr;
+  };
+  /// Any number may be held, also of the same granules. Takes and gives no right.
+  void hold(Held& held) noexcept;
+  void let_go(Held& held) noexcept;
 
   std::byte* data() const noexcept { return memory_.data(); }
   std::size_t size() const noexcept { return memory_.size(); }
@@ -81,6 +93,7 @@ class ProtectedRange {
   Status set_crowded(Span span, Protection p) noexcept;
   void over_protect_next() noexcept;
   void over_protect_all() noexcept;
+  bool take_around_held(Span span) noexcept;
 
   // Constant after construction.
   Mapped memory_;
@@ -98,8 +111,11 @@ class ProtectedRange {
   Mapped record_;
   std::atomic<std::uint64_t> areas_{1};
   std::atomic<std::uint64_t> over_protections_{0};
-  /// Where the next over-protection begins. Guarded by holding `gate_` alone.
+  // Guarded by holding `gate_` alone.
+  /// Where the next over-protection begins.
   std::uint64_t hand_ = 0;
+  /// In order of their first granules.
+  Held* held_ = nullptr;
 };
 
 }  // namespace aprime::os

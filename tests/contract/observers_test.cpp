@@ -9,10 +9,12 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstring>
 #include <future>
 #include <thread>
 #include <tuple>
 
+#include "host/os/syscalls.hpp"
 #include "tests/contract/contract.hpp"
 #include "tests/test_scale.hpp"
 
@@ -196,6 +198,30 @@ TEST_P(Observers, a_pointer_given_to_a_system_call_works_inside_a_host_lease) {
   }
   EXPECT_EQ(world.seen_by_device(m, granules(1)), constant(kGranule, 0x61));
   EXPECT_EQ(report(m, 0).place, Place::device) << "not leased";
+}
+
+TEST_P(Observers, a_host_lease_keeps_its_rights_when_memory_areas_run_short) {
+  constexpr std::uint64_t kCount = 256;
+  World world(GetParam(), {.granule = ByteCount{kPage}});
+  const Mapping m = world.map_new(pattern(kCount * kPage));
+  m.advise(all_of(m), Advice::random);
+  const auto host = m.host<std::byte>();
+  world.store_on_device(m, granules(0, 1, kPage), 0x73);  // whatever grows on demand has grown
+  const HostLease lease = m.host_lease(granules(101, 7, kPage), Right::read_write);
+  const Pipe pipe;
+  for (std::uint64_t g = 0; g < kCount; g += 2) {
+    if (g >= 100 && g < 110) continue;
+    os::sys::set_fault_plan(
+        {.call = os::sys::Call::mprotect, .nth = 1, .times = 1, .error = ENOMEM, .every = 2});
+    world.store_on_device(m, granules(g, 1, kPage), 0x73);
+    os::sys::clear_fault_plan();
+    // The kernel does this with the pages: no fault can give a right again.
+    ASSERT_EQ(::write(pipe.writer(), lease.bytes().data() + 5 * kPage, 16), 16) << std::strerror(errno);
+    ASSERT_EQ(::read(pipe.reader(), lease.bytes().data() + 6 * kPage, 16), 16) << std::strerror(errno);
+  }
+  EXPECT_GT(world.runtime().stats().over_protections, 0);
+  EXPECT_EQ(host[20 * kPage], std::byte{0x73});
+  EXPECT_EQ(read_bytes(m, range(107 * kPage, 16)), part(pattern(kCount * kPage), 106 * kPage, 16));
 }
 
 TEST_P(Observers, a_host_lease_is_not_in_the_way_of_the_cpu_itself) {

@@ -193,6 +193,60 @@ TEST_F(ProtectedRangeTest, ARefusedChangeTakesRightsElsewhereAndSucceeds) {
   EXPECT_GT(range_->over_protections(), 0u);
 }
 
+TEST_F(ProtectedRangeTest, WhatIsHeldKeepsItsRightsWhenOthersAreTaken) {
+  make(4096);
+  for (std::size_t g = 0; g < 4096; g += 2) ASSERT_TRUE(set(g, 1, Protection::read).is_ok());
+  // In no order, one within another, and two of the same.
+  std::vector<ProtectedRange::Held> held{{{GranuleIndex{3000}, GranuleCount{1}}},
+                                         {{GranuleIndex{100}, GranuleCount{500}}},
+                                         {{GranuleIndex{4095}, GranuleCount{1}}},
+                                         {{GranuleIndex{200}, GranuleCount{7}}},
+                                         {{GranuleIndex{100}, GranuleCount{500}}}};
+  for (auto& h : held) range_->hold(h);
+  const auto differing = [&](std::size_t first, std::size_t count) {
+    std::size_t n = 0;
+    for (const auto& area : test::memory_areas(range_->data() + first * kPageBytes, count * kPageBytes))
+      for (std::uintptr_t at = area.begin; at < area.end; at += kPageBytes)
+        if (area.protection !=
+            native(model_[(at - reinterpret_cast<std::uintptr_t>(range_->data())) / kPageBytes]))
+          ++n;
+    return n;
+  };
+  for (std::size_t g = 1; g < 4096; g += 96) {
+    sys::set_fault_plan({.call = sys::Call::mprotect, .nth = 1, .times = 1, .error = ENOMEM});
+    ASSERT_TRUE(set(g, 1, Protection::none).is_ok());
+    sys::clear_fault_plan();
+    for (const auto& h : held) ASSERT_EQ(differing(h.span.first.value, h.span.count.value), 0u) << g;
+  }
+  EXPECT_GT(differing(700, 2000), 1000u) << "the others were taken";
+  expect_kernel_agrees();
+
+  range_->let_go(held[4]);
+  range_->let_go(held[2]);
+  sys::set_fault_plan({.call = sys::Call::mprotect, .nth = 1, .times = 1, .error = ENOMEM});
+  ASSERT_TRUE(set(1, 1, Protection::read).is_ok());
+  EXPECT_EQ(differing(100, 500), 0u) << "the other one of the two";
+  for (const std::size_t i : {0, 1, 3}) range_->let_go(held[i]);
+  sys::set_fault_plan({.call = sys::Call::mprotect, .nth = 1, .times = 1, .error = ENOMEM});
+  ASSERT_TRUE(set(3, 1, Protection::read).is_ok());
+  EXPECT_GT(differing(100, 500), 100u) << "nobody holds it any more";
+  expect_kernel_agrees();
+}
+
+TEST_F(ProtectedRangeTest, ARightIsTakenAlsoWhenEverythingIsHeld) {
+  make(1024);
+  for (std::size_t g = 0; g < 1024; g += 2) ASSERT_TRUE(set(g, 1, Protection::read).is_ok());
+  ProtectedRange::Held all{{GranuleIndex{0}, GranuleCount{1024}}};
+  range_->hold(all);
+  // However often it is tried, until nothing is left but to take the whole range.
+  sys::set_fault_plan({.call = sys::Call::mprotect, .nth = 1, .times = 100, .error = ENOMEM});
+  ASSERT_TRUE(set(501, 1, Protection::none).is_ok());
+  sys::clear_fault_plan();
+  expect_kernel_agrees();
+  EXPECT_EQ(range_->areas(), 1u);
+  range_->let_go(all);
+}
+
 TEST_F(ProtectedRangeTest, TakingAwaySucceedsEvenWhenNoAreaIsLeftInTheProcess) {
   make(1024);
   ProtectedRange fresh(Mapped::anonymous(1024 * kPageBytes), ByteCount{kPageBytes}, Protection::read_write,
