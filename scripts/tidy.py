@@ -28,7 +28,7 @@ MAY_INCLUDE = {
     "kernels/": ["include/aprime/"],
     # The CUDA device is a Device: it shares with the emulated ones what is not about emulation.
     "kernels/cuda/": ["include/aprime/", "kernels/", "host/sync/", "host/os/futex.hpp",
-                      "host/device/device.hpp", "host/device/device_fault.hpp",
+                      "host/os/quiet_thread.hpp", "host/device/device.hpp", "host/device/device_fault.hpp",
                       "host/device/frame_memory.hpp", "host/device/demand_region.hpp",
                       "host/device/paging.hpp"],
     "bench/": ["include/aprime/", "kernels/"],

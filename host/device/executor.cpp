@@ -1,11 +1,9 @@
 #include "host/device/executor.hpp"
 
-#include "host/device/block_runner.hpp"
-
 #include <pthread.h>
+
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -13,28 +11,12 @@
 #include <stdexcept>
 #include <thread>
 
+#include "host/device/block_runner.hpp"
+#include "host/os/quiet_thread.hpp"
+
 namespace aprime::device {
 
 namespace {
-
-/// Blocks signals for the calling thread, and so for threads it creates, except those that a fault raises.
-class AsynchronousSignalsBlocked {
- public:
-  AsynchronousSignalsBlocked() noexcept {
-    sigset_t blocked;
-    sigfillset(&blocked);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF}) {
-      sigdelset(&blocked, fault);
-    }
-    ::pthread_sigmask(SIG_BLOCK, &blocked, &before_);
-  }
-  ~AsynchronousSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  AsynchronousSignalsBlocked(const AsynchronousSignalsBlocked&) = delete;
-  AsynchronousSignalsBlocked& operator=(const AsynchronousSignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 /// Exactly as long as asked for, so that AddressSanitizer sees an access past the end.
 class SharedMemory {
@@ -77,7 +59,7 @@ std::string describe(const Launch& launch) {
 class Executor::Worker {
  public:
   Worker(Executor& executor, unsigned number)
-      : executor_(executor), thread_([this, number] { main(number); }) {}
+      : executor_(executor), thread_(os::start_quiet_thread([this, number] { main(number); })) {}
 
   ~Worker() {
     {
@@ -161,7 +143,6 @@ class Executor::Worker {
 Executor::Executor(unsigned workers, std::size_t stack_bytes) : stack_bytes_(stack_bytes) {
   if (workers == 0) workers = std::max(1U, std::thread::hardware_concurrency());
   workers_.reserve(workers);
-  const AsynchronousSignalsBlocked signals;
   for (unsigned number = 0; number < workers; ++number) {
     workers_.push_back(std::make_unique<Worker>(*this, number));
     workers_.back()->await_ready();

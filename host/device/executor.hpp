@@ -38,7 +38,7 @@ struct LaunchResult {
 /// number (as on a GPU), nor for more than `workers()` - 1 others.
 ///
 /// The workers block all signals but those a fault raises, so that no handler of the program's runs on a
-/// kernel's small stack. A kernel that overflows its stack hits a guard page, which ends the process.
+/// kernel's small stack. A kernel that overflows its stack hits a guard (FiberPool), which ends the process.
 ///
 /// Thread safety: run() may be called from any thread that is not a kernel's; one grid runs at a time, other
 /// callers wait. A child of fork() must not use an executor made before.
@@ -72,8 +72,6 @@ class Executor {
   class Worker;
 
   const std::size_t stack_bytes_;
-  /// Constant after construction.
-  std::vector<std::unique_ptr<Worker>> workers_;
   /// Held while a grid runs.
   std::mutex launch_mutex_;
   /// Guards what the workers are to do and `busy_`.
@@ -81,6 +79,8 @@ class Executor {
   std::condition_variable idle_;
   /// Workers that have not finished their part of the launch.
   unsigned busy_ = 0;
+  /// Constant after construction. Last: they use the others until they end.
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 }  // namespace aprime::device

@@ -1,22 +1,31 @@
 #include "host/device/fiber.hpp"
 
+#include <cxxabi.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cxxabi.h>
-#include <cerrno>
+#include <atomic>
 #include <new>
 #include <system_error>
 #include <utility>
+
+#include "host/os/syscalls.hpp"
 
 namespace aprime::device {
 
 namespace {
 
 // Linux 6.13; unknown to older headers. Guards without a memory area of their own: with mprotect every stack
-// would cost two of the process's 65,530 areas, which the host view needs.
+// costs two of the process's 65,530 areas, which the host view needs.
 constexpr int madvise_guard_install = 102;
+// So many of them stacks may have, in the whole process.
+constexpr std::uint64_t guards_with_areas_max = os::kMemoryAreasUsual / 16;
+constinit std::atomic<std::uint64_t> guards_with_areas{0};
+
+// What CUDA lets a thread have of local memory. A page is not enough: nothing touches a large array at its
+// end first.
+constexpr std::size_t guard_bytes = std::size_t{512} << 10;
 
 constexpr std::size_t fibers_per_slab = 32;
 
@@ -32,11 +41,15 @@ struct KeepStack {
 
 std::size_t page_bytes() noexcept { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
 
-void install_guard(std::byte* page, std::size_t bytes) {
-  if (::madvise(page, bytes, madvise_guard_install) == 0) return;
-  if (::mprotect(page, bytes, PROT_NONE) != 0) {
-    throw std::system_error(errno, std::generic_category(), "guard page of a device thread's stack");
-  }
+/// Whether it took memory areas. Where these run short, a stack goes without: all that a guard is good for is
+/// to end a faulty kernel sooner.
+bool install_guard(std::byte* at) noexcept {
+  if (os::sys::madvise(at, guard_bytes, madvise_guard_install) == 0) return false;
+  if (guards_with_areas.fetch_add(1) < guards_with_areas_max &&
+      os::sys::mprotect(at, guard_bytes, PROT_NONE) == 0)
+    return true;
+  guards_with_areas.fetch_sub(1);
+  return false;
 }
 
 }  // namespace
@@ -65,7 +78,7 @@ FiberPool::~FiberPool() {
     sanitizer::clean_stack(fiber.stack_bottom, fiber.stack_bytes);
     drop_identity(fiber);
   }
-  for (const Slab& slab : slabs_) ::munmap(slab.base, slab.bytes);
+  guards_with_areas.fetch_sub(guards_with_areas_);
 }
 
 Fiber* FiberPool::take() noexcept {
@@ -120,19 +133,15 @@ void FiberPool::drop_identity(Fiber& fiber) noexcept {
 }
 
 void FiberPool::grow() {
-  const std::size_t guard_bytes = page_bytes();
   const std::size_t stride = guard_bytes + stack_bytes_;
   slabs_.reserve(slabs_.size() + 1);
-  void* base = ::mmap(nullptr, stride * fibers_per_slab, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-  if (base == MAP_FAILED) throw std::bad_alloc();
-  slabs_.push_back(Slab{static_cast<std::byte*>(base), stride * fibers_per_slab});
+  std::byte* const base = slabs_.emplace_back(os::Mapped::reserved(stride * fibers_per_slab)).data();
   // A stack uses a few KiB; a huge page would hold dozens of stacks' worth of memory for each touched one.
   // Advice only: a kernel without huge pages refuses it.
-  static_cast<void>(::madvise(base, stride * fibers_per_slab, MADV_NOHUGEPAGE));
+  static_cast<void>(os::sys::madvise(base, stride * fibers_per_slab, MADV_NOHUGEPAGE));
   for (std::size_t i = 0; i < fibers_per_slab; ++i) {
-    std::byte* guard = static_cast<std::byte*>(base) + i * stride;
-    install_guard(guard, guard_bytes);
+    std::byte* const guard = base + i * stride;
+    if (install_guard(guard)) ++guards_with_areas_;
     const std::size_t shift = fibers_.size() % top_shifts * top_shift_bytes;
     Fiber& fiber = fibers_.emplace_back();
     fiber.stack_bottom = guard + guard_bytes;

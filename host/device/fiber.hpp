@@ -1,8 +1,5 @@
 #pragma once
 
-#include "aprime/detail/thread_cursor.hpp"
-#include "host/device/sanitizer_fibers.hpp"
-
 #include <boost/context/fiber.hpp>
 
 #include <cassert>
@@ -11,6 +8,10 @@
 #include <deque>
 #include <utility>
 #include <vector>
+
+#include "aprime/detail/thread_cursor.hpp"
+#include "host/device/sanitizer_fibers.hpp"
+#include "host/os/memory.hpp"
 
 namespace aprime::device {
 
@@ -125,8 +126,9 @@ class FiberPool {
  public:
   using Entry = void (*)(void* owner) noexcept;
 
-  /// `stack_bytes`: usable bytes of each stack; rounded up to whole pages. Below each stack lies a guard
-  /// page.
+  /// `stack_bytes`: usable bytes of each stack; rounded up to whole pages. Below each stack lies a guard, so
+  /// large that no frame steps over it which a GPU would have a stack for; where the kernel has guards only
+  /// at the cost of memory areas (before Linux 6.13), below the first few thousand of the process.
   FiberPool(FiberSwitch& fibers, std::size_t stack_bytes, Entry entry, void* owner);
   /// Unwinds nothing.
   ~FiberPool();
@@ -147,11 +149,6 @@ class FiberPool {
   [[nodiscard]] std::uint64_t count() const noexcept { return fibers_.size(); }
 
  private:
-  struct Slab {
-    std::byte* base;
-    std::size_t bytes;
-  };
-
   void grow();
   void begin(Fiber& fiber) noexcept;
   void drop_identity(Fiber& fiber) noexcept;
@@ -161,7 +158,8 @@ class FiberPool {
   const Entry entry_;
   void* const owner_;
   std::deque<Fiber> fibers_;
-  std::vector<Slab> slabs_;
+  std::vector<os::Mapped> slabs_;
+  std::uint64_t guards_with_areas_ = 0;
   Fiber* idle_ = nullptr;
   std::size_t idle_count_ = 0;
 };

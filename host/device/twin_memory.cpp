@@ -1,7 +1,9 @@
 #include "host/device/twin_memory.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <cerrno>
 #include <cstring>
@@ -28,10 +30,23 @@ void keep_from_child(std::byte* base, std::size_t size) {
   }
 }
 
+/// The memory is a file for the kernel: made larger than a program's files may be, it would end the program
+/// by SIGXFSZ.
+void require_file_size(std::size_t size) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
+    return;
+  throw Error(Errc::resources,
+              fmt::format("cannot make {} bytes of device memory: files of this process may have {} bytes "
+                          "(ulimit -f)",
+                          size, limit.rlim_cur));
+}
+
 }  // namespace
 
 TwinMemory::TwinMemory(std::size_t size) : descriptor_(sys::memfd_create("aprime-device", MFD_CLOEXEC)) {
   if (!descriptor_) throw os::failure(Errc::resources, "cannot make device memory", errno);
+  require_file_size(size);
   if (sys::ftruncate(descriptor_.get(), static_cast<std::int64_t>(size)) != 0) {
     throw os::failure(Errc::resources, "cannot set the size of device memory", errno);
   }

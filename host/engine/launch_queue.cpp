@@ -9,6 +9,8 @@
 #include <new>
 #include <utility>
 
+#include "host/os/quiet_thread.hpp"
+
 namespace aprime {
 
 Completion::Completion(std::shared_ptr<detail::CompletionState> state) noexcept : state_(std::move(state)) {}
@@ -50,10 +52,10 @@ std::string readable_name(const char* mangled) {
 
 namespace engine {
 
-LaunchQueue::LaunchQueue(DeviceSlot& slot) : slot_(slot), thread_([this] { run(); }) {
+LaunchQueue::LaunchQueue(DeviceSlot& slot) : slot_(slot), thread_(os::start_quiet_thread([this] { run(); })) {
   if (slot.device().info().hardware_paged) return;
   try {
-    placer_ = std::thread([this] { place_ahead(); });
+    placer_ = os::start_quiet_thread([this] { place_ahead(); });
   } catch (...) {
     stop();
     throw;

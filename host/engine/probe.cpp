@@ -46,7 +46,7 @@ Feature page_size_feature() {
 }
 
 Feature area_feature() {
-  constexpr unsigned long kUsual = 65530;
+  constexpr unsigned long kUsual = os::kMemoryAreasUsual;
   const std::string text = first_line_of("/proc/sys/vm/max_map_count");
   const unsigned long areas = std::strtoul(text.c_str(), nullptr, 10);
   Feature f{"memory-areas",

@@ -11,6 +11,7 @@
 
 #include "host/engine/failure.hpp"
 #include "host/engine/mapping_state.hpp"
+#include "host/os/quiet_thread.hpp"
 
 namespace aprime::engine {
 namespace {
@@ -41,7 +42,7 @@ RuntimeState::RuntimeState(const RuntimeOptions& options,
     slot_pointers_.push_back(slots_.back().get());
   }
   for (const auto& slot : slots_) queues_.push_back(std::make_unique<LaunchQueue>(*slot));
-  if (options_.dirty_age_max.count() > 0) flusher_ = std::thread([this] { run_flusher(); });
+  if (options_.dirty_age_max.count() > 0) flusher_ = os::start_quiet_thread([this] { run_flusher(); });
 }
 
 RuntimeState::~RuntimeState() {

@@ -16,6 +16,8 @@ namespace aprime::os {
 /// made.
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
+/// Memory areas (VMAs) that a process may have, unless vm.max_map_count was set.
+inline constexpr std::uint64_t kMemoryAreasUsual = 65530;
 
 /// Owns one mmap()ed address range. Not copyable; moving keeps the address.
 class Mapped {
@@ -31,8 +33,11 @@ class Mapped {
   }
   ~Mapped();
 
-  /// Zeroed private memory that costs nothing until it is touched (MAP_NORESERVE), aligned to 2 MiB if
-  /// `huge_aligned`. Left out of core dumps and not inherited by fork(). \throws Error(resources)
+  /// Zeroed private memory that costs nothing until it is touched, not even in a program that locks all of
+  /// its memory (mlockall). \throws Error(resources)
+  static Mapped reserved(std::size_t size);
+  /// The same, aligned to 2 MiB if `huge_aligned`, left out of core dumps and not inherited by fork().
+  /// \throws Error(resources)
   static Mapped anonymous(std::size_t size, bool huge_aligned = false);
 
   /// Makes anonymous memory zeros again, and gives what it used back. Valid answers: ok; resources.
@@ -47,6 +52,10 @@ class Mapped {
   std::byte* base_ = nullptr;
   std::size_t size_ = 0;
 };
+
+/// Makes pages of private anonymous memory absent, and so zeros at their next touch, also those that the
+/// program has locked since. Valid answers: ok; resources.
+Status discard_pages(std::byte* at, std::size_t size) noexcept;
 
 /// A table of zero-initialised `T`, indexed from 0, which grows without moving: entries keep their address
 /// for the table's life, so readers need no lock while it grows. Memory is used for touched pages only.

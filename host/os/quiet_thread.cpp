@@ -8,7 +8,8 @@ namespace aprime::os {
 std::thread start_quiet_thread(std::function<void()> body) {
   sigset_t all, before;
   ::sigfillset(&all);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) ::sigdelset(&all, fault);
+  for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF})
+    ::sigdelset(&all, own);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   std::thread thread;
   try {

@@ -5,7 +5,9 @@
 
 namespace aprime::os {
 
-/// A thread that takes no signal which is meant for the program; it does take its own faults.
+/// A thread that takes no signal which is meant for the program: that one may wait for it in a thread of its
+/// own, with the signal blocked in all others that it knows of. It does take its own faults, and a profiler's
+/// SIGPROF. Every thread of the library is one.
 /// \throws std::system_error if no thread can be made
 std::thread start_quiet_thread(std::function<void()> body);
 

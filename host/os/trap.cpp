@@ -177,30 +177,42 @@ struct TrapRegistry {
   __attribute__((no_sanitize("thread"))) static void on_signal(int signal, siginfo_t* info,
                                                                void* context) noexcept {
     const int saved_errno = errno;
-    serve(signal, info, context);
+    // The system calls that serve a trap are cancellation points, the access that trapped is none: a thread
+    // that was cancelled would be unwound out of this handler.
+    int saved_cancel_state = PTHREAD_CANCEL_ENABLE;
+    ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &saved_cancel_state);
+    const TrapTarget::Answer answer = ask_target(signal, info, context);
+    ::pthread_setcancelstate(saved_cancel_state, nullptr);
+    if (answer == TrapTarget::Answer::not_mine) {
+      forward_signal(signal, info, context);
+    } else if (answer == TrapTarget::Answer::bus_error) {
+      siginfo_t bus = *info;
+      bus.si_signo = SIGBUS;
+      bus.si_code = BUS_ADRERR;
+      forward_signal(SIGBUS, &bus, context);
+    }
     errno = saved_errno;
   }
 
-  /// Sent by the processor for an access of this thread, not by kill() or sigqueue().
-  static bool is_fault(const siginfo_t* info) noexcept { return info->si_code > 0; }
+  /// Sent by the processor for an access of this thread, not by kill() or sigqueue(), and the program's
+  /// fault, not the memory's.
+  static bool is_fault(int signal, const siginfo_t* info) noexcept {
+    const bool is_hardware_error =
+        signal == SIGBUS && (info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO);
+    return info->si_code > 0 && !is_hardware_error;
+  }
 
-  static void serve(int signal, siginfo_t* info, void* context) noexcept {
+  static TrapTarget::Answer ask_target(int signal, const siginfo_t* info, void* context) noexcept {
     auto* const address = static_cast<std::byte*>(info->si_addr);
     const Trap trap{address, is_write(context), context, signal};
     Entry* const entry = is_trap(signal, info) ? enter(address) : nullptr;
-    TrapTarget::Answer answer = TrapTarget::Answer::not_mine;
     if (entry != nullptr) {
-      answer = entry->target->on_trap(trap);
+      const TrapTarget::Answer answer = entry->target->on_trap(trap);
       leave(*entry);
-    } else if (thread_target != nullptr && is_fault(info)) {
-      answer = thread_target->on_trap(trap);
+      return answer;
     }
-    if (answer == TrapTarget::Answer::resolved) return;
-    if (answer == TrapTarget::Answer::not_mine) return forward_signal(signal, info, context);
-    siginfo_t bus = *info;
-    bus.si_signo = SIGBUS;
-    bus.si_code = BUS_ADRERR;
-    forward_signal(SIGBUS, &bus, context);
+    if (thread_target != nullptr && is_fault(signal, info)) return thread_target->on_trap(trap);
+    return TrapTarget::Answer::not_mine;
   }
 };
 

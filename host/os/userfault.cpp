@@ -61,14 +61,6 @@ void register_memory(const Descriptor& fd, const Mapped& memory) {
   }
 }
 
-/// A program that locks all its future memory (mlockall(MCL_FUTURE)) has every page of it present before it
-/// can be registered: no access would ever fault, and a device would see zeros in place of the file.
-void make_missing(const Mapped& memory) {
-  if (::munlock(memory.data(), memory.size()) != 0 ||
-      sys::madvise(memory.data(), memory.size(), MADV_DONTNEED) != 0)
-    throw failure(Errc::resources, "userfaultfd: memory that the program has locked stays present", errno);
-}
-
 /// Runs a request that makes pages present, from `*done` on, until all of [0, size) is done or an error stops
 /// it. `attempt(offset)` returns what the kernel reports: a number of bytes, or minus an errno.
 template <class Attempt>
@@ -111,7 +103,6 @@ std::string UserfaultMemory::why_unavailable() {
 UserfaultMemory::UserfaultMemory(std::size_t size)
     : memory_(Mapped::anonymous(size, true)), fd_(open_userfault()) {
   register_memory(fd_, memory_);
-  make_missing(memory_);
 }
 
 Status UserfaultMemory::copy(std::byte* at, std::span<const std::byte> from, bool write_protected,
@@ -155,10 +146,7 @@ Status UserfaultMemory::write_protect(std::byte* at, std::size_t size, bool prot
 
 Status UserfaultMemory::drop(std::byte* at, std::size_t size) noexcept {
   assert(is_whole_pages(at, size));
-  while (sys::madvise(at, size, MADV_DONTNEED) != 0) {
-    if (errno != EAGAIN && errno != EINTR) return {Errc::resources, errno, {}};
-  }
-  return {};
+  return discard_pages(at, size);
 }
 
 }  // namespace aprime::os

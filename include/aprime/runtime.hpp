@@ -148,7 +148,8 @@ class Runtime {
   }
 
   /// Runs `task(args...)` once on a thread of the device, in order with launches: for library algorithms
-  /// (sort, reduce) over leased memory. Its leases are resident and pinned while it runs on every kind of
+  /// (sort, reduce) over leased memory. That thread takes none of the program's signals, nor do those that
+  /// the task starts. Its leases are resident and pinned while it runs on every kind of
   /// device, and must fit its memory together. On CUDA it runs what APRIME_CUDA_TASK named for it.
   template <class Task, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch_task(const LaunchOptions& options, Task task, const Args&... args) {

@@ -1,12 +1,10 @@
 #include "kernels/cuda/copy_threads.hpp"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <chrono>
 #include <system_error>
 
 #include "host/os/futex.hpp"
+#include "host/os/quiet_thread.hpp"
 
 namespace aprime::cuda {
 namespace {
@@ -18,30 +16,13 @@ constexpr std::uint64_t kPieceBytesMin = std::uint64_t{512} << 10;
 /// So much takes longer than the pieces of all threads together.
 constexpr std::uint64_t kLargeBytesMin = std::uint64_t{64} << 20;
 
-/// Handlers of the program's signals run on the program's threads.
-class SignalsBlocked {
- public:
-  SignalsBlocked() noexcept {
-    sigset_t all;
-    sigfillset(&all);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) sigdelset(&all, fault);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
-
 }  // namespace
 
 CopyThreads::CopyThreads(int gpu, unsigned threads) : gpu_(gpu) {
   for (unsigned i = 0; i < threads; ++i) workers_.push_back(std::make_unique<CopyWorker>());
-  const SignalsBlocked blocked;
   try {
-    for (const auto& worker : workers_) threads_.emplace_back([this, w = worker.get()] { serve(*w); });
+    for (const auto& worker : workers_)
+      threads_.push_back(os::start_quiet_thread([this, w = worker.get()] { serve(*w); }));
   } catch (const std::system_error& error) {
     stop();
     throw Error(Errc::resources, std::string("cannot start threads for a CUDA device: ") + error.what(), {},

@@ -1,9 +1,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <deque>
+#include <filesystem>
+#include <fstream>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/contract/contract.hpp"
 
@@ -19,6 +24,33 @@ APRIME_WATCHING_SUITE(Watched);
 
 bool contains(const std::string& text, const std::string& what) {
   return text.find(what) != std::string::npos;
+}
+
+/// Threads of this process that would take a SIGTERM; not those of a GPU's driver.
+std::vector<std::string> threads_that_take_signals() {
+  std::vector<std::string> found;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream status(thread.path() / "status");
+    std::string name;
+    unsigned long long blocked = 0;
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("Name:")) name = line.substr(6);
+      if (line.starts_with("SigBlk:")) blocked = std::stoull(line.substr(8), nullptr, 16);
+    }
+    if ((blocked >> (SIGTERM - 1) & 1) == 0 && !name.starts_with("cuda"))
+      found.push_back(thread.path().filename());
+  }
+  return found;
+}
+
+TEST_P(Launch, the_programs_signals_are_taken_by_no_thread_of_the_library) {
+  const auto before = threads_that_take_signals();
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(8 * kGranule));
+  m.sync();
+  world.increment_on_device(m, all_of(m));
+  world.runtime().launch_task({}, RequireNonZero{}, aprime::read(m)).wait();
+  EXPECT_EQ(threads_that_take_signals(), before);
 }
 
 TEST_P(Launch, launches_on_a_device_run_in_order) {

@@ -2,11 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 
+#include "host/device/twin_memory.hpp"
 #include "host/os/syscalls.hpp"
 #include "tests/device/fake_engine.hpp"
 
@@ -45,6 +47,22 @@ class StrictDevice : public testing::TestWithParam<Personality> {
 
 INSTANTIATE_TEST_SUITE_P(Devices, StrictDevice, testing::ValuesIn(strict_personalities()),
                          [](const auto& instance) { return instance.param.name; });
+
+TEST(StrictDeviceMemory, LargerThanAFileMayBeIsRefusedAndEndsNothing) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit low{1 << 20, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &low), 0);
+  try {
+    const TwinMemory memory(std::size_t{2} << 20);
+    ADD_FAILURE() << "no exception";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Errc::resources);
+    EXPECT_THAT(e.what(), testing::HasSubstr("ulimit -f"));
+  }
+  EXPECT_NO_THROW(TwinMemory(std::size_t{1} << 20));
+  ::setrlimit(RLIMIT_FSIZE, &before);
+}
 
 TEST_P(StrictDevice, AStoreUnderAReadLeaseStopsTheKernel) {
   std::byte* const base = engine_.give(all_, true);

@@ -270,6 +270,26 @@ TEST(ExecutorStop, AFaultInsideACatchBlockLeavesNoExceptionBehind) {
   EXPECT_TRUE(next.completed()) << next.message;
 }
 
+/// Larger than a stack, and nothing of it is touched before its far end.
+[[gnu::noinline]] void use_a_large_frame() {
+  char far[72 << 10];
+  *static_cast<volatile char*>(far) = 1;
+}
+
+TEST(ExecutorStop, AFrameLargerThanTheStackEndsInTheGuardAndNotInAnotherThreadsStack) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        Executor executor(1, 64 << 10);
+        static_cast<void>(launch(executor, grid_of(1, 8), [&] {
+          __syncthreads();
+          if (threadIdx.x == 4) use_a_large_frame();
+          __syncthreads();
+        }));
+      },
+      "");
+}
+
 TEST(ExecutorStop, ManyStoppedLaunchesReuseTheirStacks) {
   Executor executor(2);
   for (int i = 0; i < 100; ++i) {

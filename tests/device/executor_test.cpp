@@ -1,16 +1,21 @@
 #include "host/device/executor.hpp"
 
-#include "aprime/kernel.hpp"
-#include "tests/device/launch_kernel.hpp"
-
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
+#include <fstream>
+#include <iterator>
 #include <numeric>
 #include <stdexcept>
 #include <thread>
 #include <vector>
+
+#include "aprime/kernel.hpp"
+#include "host/os/syscalls.hpp"
+#include "tests/device/launch_kernel.hpp"
 
 namespace aprime::device {
 namespace {
@@ -259,6 +264,24 @@ TEST(Executor, ManyLaunchesReuseTheirStacks) {
   static_cast<void>(launch(executor, grid_of(8, 128), kernel));
   for (int i = 0; i < 300; ++i) ASSERT_TRUE(launch(executor, grid_of(8, 128), kernel).completed());
   EXPECT_LE(executor.counters().fibers, 2U * 160U);
+}
+
+TEST(Executor, WhereGuardsTakeMemoryAreasTheyLeaveMostOfThemToOthers) {
+  const auto count_areas = [] {
+    std::ifstream maps("/proc/self/maps");
+    return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
+  };
+  const auto before = count_areas();
+  os::sys::set_fault_plan({.call = os::sys::Call::madvise, .nth = 1, .times = 0, .error = EINVAL});
+  for (int round = 0; round < 2; ++round) {
+    Executor executor(5);
+    const auto result = launch(executor, Grid{Dim3{10, 1, 1}, Dim3{1024, 1, 1}, 0}, [] { __syncthreads(); });
+    EXPECT_TRUE(result.completed()) << result.message;
+    EXPECT_EQ(executor.counters().fibers, 5 * 1024);
+    EXPECT_GT(count_areas() - before, 4000) << "there are some, also in the second round";
+    EXPECT_LT(count_areas() - before, 9000);
+  }
+  os::sys::clear_fault_plan();
 }
 
 TEST(Executor, CallersFromSeveralThreadsTakeTurns) {

@@ -1,8 +1,15 @@
 #include "host/os/memory.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <iterator>
 #include <thread>
 #include <vector>
 
@@ -34,7 +41,7 @@ TEST(Mapped, ATebibyteCostsNothingUntilItIsTouched) {
 }
 
 TEST(Mapped, ReportsWantOfMemoryAsResources) {
-  for (const sys::Call call : {sys::Call::mmap, sys::Call::madvise}) {
+  for (const sys::Call call : {sys::Call::mmap, sys::Call::mprotect, sys::Call::madvise}) {
     sys::set_fault_plan({.call = call, .nth = 1, .times = 1, .error = ENOMEM});
     try {
       Mapped::anonymous(kPageBytes);
@@ -45,6 +52,45 @@ TEST(Mapped, ReportsWantOfMemoryAsResources) {
     }
     sys::clear_fault_plan();
   }
+}
+
+/// In a process of its own, which locks its memory; 0 if it may not.
+template <class Body>
+int exit_status_of_a_program_that_locks(int what, const Body& body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (::geteuid() != 0 && limit.rlim_cur != RLIM_INFINITY) std::_Exit(0);
+    std::_Exit(body([what] { return ::mlockall(what) == 0; }));
+  }
+  int status = 0;
+  return ::waitpid(child, &status, 0) == child ? status : -1;
+}
+
+TEST(Mapped, CostsNothingUntilItIsTouchedAlsoWhereAllMemoryIsLocked) {
+  EXPECT_EQ(exit_status_of_a_program_that_locks(
+                MCL_FUTURE,
+                [](auto lock) {
+                  if (!lock()) return 0;
+                  const Mapped memory = Mapped::anonymous(std::size_t{256} << 20);
+                  std::vector<unsigned char> present(memory.size() / kPageBytes);
+                  ::mincore(memory.data(), memory.size(), present.data());
+                  return std::count(present.begin(), present.end(), 0) == std::ssize(present) ? 0 : 1;
+                }),
+            0);
+}
+
+TEST(Mapped, IsClearedAlsoIfTheProgramHasLockedItSince) {
+  EXPECT_EQ(exit_status_of_a_program_that_locks(MCL_CURRENT,
+                                                [](auto lock) {
+                                                  Mapped memory = Mapped::anonymous(2 * kPageBytes);
+                                                  memory.data()[5] = std::byte{1};
+                                                  if (!lock()) return 0;
+                                                  if (!memory.clear().is_ok()) return 1;
+                                                  return memory.data()[5] == std::byte{0} ? 0 : 2;
+                                                }),
+            0);
 }
 
 TEST(Mapped, MovingKeepsTheAddressAndEmptiesTheSource) {

@@ -247,6 +247,26 @@ TEST_F(TrapChain, ABusErrorPastTheEndOfAFileReachesTheTarget) {
   ::close(fd);
 }
 
+TEST_F(TrapChain, AnErrorOfTheMemoryItselfIsNotAskedOfTheThreadsOwnTarget) {
+  EXPECT_EXIT(
+      {
+        install(SIGBUS, exit_as_siginfo_says);
+        Page mine;
+        Page wild;
+        const TrapRegistration registration(mine.memory.data(), mine.memory.size(), mine);
+        set_thread_trap_target(&wild);
+        struct ::sigaction ours {};
+        ::sigaction(SIGBUS, nullptr, &ours);
+        siginfo_t info{};
+        info.si_signo = SIGBUS;
+        info.si_code = BUS_MCEERR_AR;
+        info.si_addr = wild.memory.data();
+        ucontext_t context{};
+        ours.sa_sigaction(SIGBUS, &info, &context);
+      },
+      testing::ExitedWithCode(40 + BUS_MCEERR_AR), "");
+}
+
 TEST_F(TrapChain, AnAccessAfterUnregisteringIsNotOurs) {
   EXPECT_EXIT(
       {

@@ -1,6 +1,7 @@
 #include "host/os/trap.hpp"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -167,6 +168,35 @@ TEST(Trap, AsynchronousSignalsWaitUntilTheAccessIsServed) {
     EXPECT_EQ(page.traps.load(), 1);
   }
   ::sigaction(SIGUSR1, &old, nullptr);
+}
+
+TEST(Trap, TheAccessIsNoCancellationPointWhateverServesIt) {
+  struct Waiting final : TrapTarget {
+    Answer on_trap(const Trap& trap) noexcept override {
+      ::usleep(1);
+      return page.on_trap(trap);
+    }
+    Page page;
+  } target;
+  const TrapRegistration registration(target.page.memory.data(), target.page.memory.size(), target);
+  struct Run {
+    std::byte* at;
+    bool stored = false;
+  } run{target.page.memory.data()};
+  pthread_t thread{};
+  const auto body = [](void* argument) -> void* {
+    auto& mine = *static_cast<Run*>(argument);
+    ::pthread_cancel(::pthread_self());
+    store(mine.at, 1);
+    mine.stored = true;
+    ::pthread_testcancel();
+    return nullptr;
+  };
+  ASSERT_EQ(::pthread_create(&thread, nullptr, body, &run), 0);
+  void* result = nullptr;
+  ASSERT_EQ(::pthread_join(thread, &result), 0);
+  EXPECT_TRUE(run.stored);
+  EXPECT_EQ(result, PTHREAD_CANCELED) << "at its own cancellation point";
 }
 
 TEST(Trap, AThreadsOwnTargetAnswersForItsFaultsThatNobodyRegistered) {

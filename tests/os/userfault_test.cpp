@@ -198,6 +198,24 @@ TEST(Userfault, IsMissingAtFirstInAProgramThatLocksItsMemory) {
   EXPECT_EQ(status, 0) << "2: zeros in place of what was copied";
 }
 
+TEST(Userfault, IsDroppedAlsoIfTheProgramHasLockedItSince) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const std::vector<std::byte> before(2 * kPageBytes, std::byte{1});
+    const std::vector<std::byte> after(2 * kPageBytes, std::byte{2});
+    UserfaultMemory memory(before.size());
+    std::size_t done = 0;
+    if (!memory.copy(memory.data(), before, true, &done).is_ok()) std::_Exit(1);
+    if (::mlockall(MCL_CURRENT) != 0) std::_Exit(0);
+    if (!memory.drop(memory.data(), before.size()).is_ok()) std::_Exit(2);
+    if (!memory.copy(memory.data(), after, true, &done).is_ok()) std::_Exit(3);
+    std::_Exit(std::memcmp(memory.data(), after.data(), after.size()) == 0 ? 0 : 4);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Userfault, AChildThatTouchesItCrashes) {
   // So large that its start stays empty in the child, where a sanitizer maps memory of its own.
   const UserfaultMemory memory(std::size_t{1} << 30);
