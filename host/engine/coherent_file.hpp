@@ -289,6 +289,17 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   void throttle(GranuleIndex g, AgentId requester) noexcept;
 
   // writeback.cpp
+  /// Around storing to home and the mark that tells a sync of it.
+  class Storing {
+   public:
+    explicit Storing(CoherentFile& file) noexcept : under_way_(file.storing_) { under_way_.fetch_add(1); }
+    ~Storing() { under_way_.fetch_sub(1); }
+    Storing(const Storing&) = delete;
+    Storing& operator=(const Storing&) = delete;
+
+   private:
+    std::atomic<unsigned>& under_way_;
+  };
   Status try_sync_home() APRIME_REQUIRES(sync_mutex_);
   Status dirty_unsynced() APRIME_REQUIRES(sync_mutex_);
   GranuleRange take_within_pointers() noexcept;
@@ -349,6 +360,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// the kernel calls the pages clean all the same, so that they must be made dirty again before the next can
   /// mean anything.
   GranuleMarks unsynced_;
+  /// Those who are between the first of the bytes and the mark.
+  std::atomic<unsigned> storing_{0};
   sync::Mutex sync_mutex_{sync::LockRank::file_sync};
   /// Around what may have been stored by pointers, which mark nothing, before an fdatasync that failed. As
   /// long as none has succeeded since.

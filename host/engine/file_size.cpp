@@ -108,6 +108,7 @@ Status CoherentFile::perform_for_program(GranuleIndex g, Event event, SizeIo& io
     if (seen.busy() && seen.state().owner.is_mount()) return {};
     if (may_stay_pinned && seen.pins() != 0 && directory_.try_begin(g, false)) {
       // What a copy keeps past the new end is out of reach, and goes before the file grows.
+      const Storing storing(*this);
       const Status done = io.on_home(range);
       unsynced_.mark(range);
       let_go(range, false);

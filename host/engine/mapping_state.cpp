@@ -124,7 +124,7 @@ void MappingState::sync(ByteRange range) {
   Status unheard;
   {
     const sync::Lock lock(mutex_);
-    unheard = file_->errors().take(errors_seen_);
+    unheard = file_->errors().take(errors_seen_, status);
   }
   throw_if_failed(status.is_ok() ? unheard : status, file_->path(), "sync");
 }

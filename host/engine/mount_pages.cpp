@@ -145,6 +145,7 @@ Status CoherentFile::recall_all(GranuleRange range, Event event) noexcept {
 Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) noexcept {
   const ByteRange range{at, ByteCount{from.size()}};
   // The mount's, or being recalled from it: nobody else uses home until the kernel has its answer.
+  const Storing storing(*this);
   const Status status = file_.write(at, from);
   // Not before: a sync that came in between would take the mark for bytes that were not there yet.
   unsynced_.mark(granule_.covering(range));
@@ -152,6 +153,7 @@ Status CoherentFile::page_out(ByteOffset at, std::span<const std::byte> from) no
 }
 
 Status CoherentFile::do_mounts_own(Run& run, const Demand& demand) noexcept {
+  const Storing storing(*this);
   const Status status = demand.io->on_home(run.range);
   if (demand.event != Event::io_read && demand.event != Event::bounce_read) unsynced_.mark(run.range);
   let_go(run.range, false);

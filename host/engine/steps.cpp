@@ -48,6 +48,7 @@ Status CoherentFile::protect(Run& run, const Demand& demand) noexcept {
 Status CoherentFile::copy_home(Run& run, AgentId requester) noexcept {
   const unsigned d = run.state.owner.device_number();
   const trace::Range range(tracer_, trace::Kind::copy_back, granule_.bytes_of(run.range.count));
+  const Storing storing(*this);
   const Progress p = regions_[d]->copy_home(run.range, *this);
   Counters& counters = devices_[d]->counters();
   Counters::add(counters.granules_copied_back, p.done.value);
@@ -168,6 +169,7 @@ Status CoherentFile::do_io(Run& run, Step step, const Demand& demand) noexcept {
       p.status = set_views(run, nullptr, os::Protection::none);
     }
     if (p.status.is_ok()) {
+      const Storing storing(*this);
       p.status = demand.io->on_home(run.range);
       // Also after a failure: some of it may have been written.
       if (demand.event != Event::io_read && demand.event != Event::bounce_read) unsynced_.mark(run.range);

@@ -69,6 +69,9 @@ Status CoherentFile::sync_home() noexcept {
 }
 
 Status CoherentFile::try_sync_home() {
+  // What was on its way to home when an earlier fdatasync failed may have no mark yet: then the next one that
+  // succeeds says nothing of it.
+  const bool all_are_marked = storing_.load() == 0;
   if (last_sync_failed_) {
     const Status status = dirty_unsynced();
     if (!status.is_ok()) return status;
@@ -76,7 +79,7 @@ Status CoherentFile::try_sync_home() {
   const std::vector<GranuleRange> covered = unsynced_.take();
   const GranuleRange by_pointer = around(unsynced_by_pointer_, take_within_pointers());
   const Status synced = file_.sync();
-  last_sync_failed_ = !synced.is_ok();
+  last_sync_failed_ = !synced.is_ok() || (last_sync_failed_ && !all_are_marked);
   unsynced_by_pointer_ = {};
   if (!synced.is_ok()) {
     for (const GranuleRange& run : covered) unsynced_.mark(run);

@@ -33,9 +33,12 @@ class WritebackErrors {
     const sync::Lock lock(mutex_);
     return {count_ - first_, last_};
   }
-  /// The newest error that this holder has not heard of, ok if there is none.
-  Status take(Seen& seen) noexcept {
+  /// The newest error that this holder has not heard of, ok if there is none. Where he is told of something
+  /// else, `told`, he has it yet to hear.
+  Status take(Seen& seen, const Status& told = {}) noexcept {
     const sync::Lock lock(mutex_);
+    const bool is_told_of_it = told.code == last_.code && told.system_error == last_.system_error;
+    if (!told.is_ok() && !is_told_of_it) return {};
     if (std::exchange(seen, count_) == count_) return {};
     return last_;
   }

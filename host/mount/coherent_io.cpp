@@ -195,7 +195,7 @@ int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only) {
   if (inode.coherent == nullptr) return handle.file.sync(data_only);
   CoherentFile& file = *inode.coherent;
   const Status status = file.sync({GranuleIndex{0}, file.directory().capacity()}, AgentId::mount());
-  const Status unheard = file.errors().take(handle.errors_seen);
+  const Status unheard = file.errors().take(handle.errors_seen, status);
   if (!status.is_ok()) return error_of(status);
   if (!unheard.is_ok()) return error_of(unheard);
   return data_only ? 0 : handle.file.sync(false);

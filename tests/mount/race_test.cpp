@@ -4,8 +4,10 @@
 
 #include <fmt/format.h>
 #include <linux/fuse.h>
+#include <sys/stat.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <future>
 #include <memory>
@@ -13,6 +15,7 @@
 #include <thread>
 
 #include "aprime/device_span.hpp"
+#include "host/os/syscalls.hpp"
 #include "tests/mount/mount_races.hpp"
 
 namespace aprime {
@@ -365,6 +368,28 @@ TEST_P(MountRaces, sync_waits_for_what_another_sync_recalls) {
   first.get();
   second.get();
   EXPECT_EQ(mounted_.content("file").substr(0, 110), std::string(100, '\1') + std::string(10, 'h'));
+}
+
+TEST_P(MountRaces, sync_elsewhere_succeeds_while_bytes_that_a_failed_one_missed_have_no_mark_yet) {
+  using Nanoseconds = std::chrono::nanoseconds;
+  const auto stored_at = [&] {
+    struct ::stat status {};
+    ::stat(mounted_.plain("file").c_str(), &status);
+    return std::chrono::seconds(status.st_mtim.tv_sec) + Nanoseconds(status.st_mtim.tv_nsec);
+  };
+  mounted_.device_stores(mapping_, granule(1), 7);
+  Hold stored({Call::pwrite, When::after, granule(1)});
+  std::future<void> late = std::async(std::launch::async, [&] { mapping_.sync(granule(1)); });
+  stored.wait();
+  os::sys::set_fault_plan({.call = os::sys::Call::fdatasync, .nth = 1, .times = 1, .error = EIO});
+  EXPECT_THROW(mapping_.sync(granule(3)), Error);
+  os::sys::clear_fault_plan();
+  EXPECT_NO_THROW(mapping_.sync(granule(3)));
+  const Nanoseconds before = stored_at();
+  std::this_thread::sleep_for(20ms);  // the clock of file systems ticks every 4
+  stored.release();
+  EXPECT_NO_THROW(late.get());
+  EXPECT_GT(stored_at(), before) << "the kernel was not made to write the bytes once more";
 }
 
 TEST_P(MountRaces, unmount_while_a_device_takes_pages) {
