@@ -41,7 +41,9 @@ Status CoherentFile::protect(Run& run, const Demand& demand) noexcept {
   }
   if (run.state.owner.is_mount()) return recall(run, requester);
   const ViewGate::Pass pass(view_gate_);
-  const Status status = set_views(run, nullptr, os::Protection::read);
+  // Where the hardware gives less already (see ProtectedRange) this is a grant, which can fail.
+  Status status = set_views(run, nullptr, os::Protection::read);
+  if (!status.is_ok()) status = set_views(run, nullptr, os::Protection::none);
   return settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, Step::protect, requester);
 }
 
@@ -147,6 +149,9 @@ Status CoherentFile::grant_to_host(Run& run, Step step, const Demand& demand) no
   const ViewGate::Pass pass(view_gate_);
   const Status status = set_views(
       run, demand.view, step == Step::grant_read ? os::Protection::read : os::Protection::read_write);
+  // One view may not keep what another could not be given: nobody would take it away again.
+  if (!status.is_ok() && demand.view == nullptr)
+    static_cast<void>(set_views(run, nullptr, os::Protection::none));
   return settle(run, {status.is_ok() ? run.range.count : GranuleCount{0}, status}, step, demand.requester);
 }
 

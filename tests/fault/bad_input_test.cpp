@@ -14,6 +14,7 @@
 #include <fstream>
 
 #include "host/os/file.hpp"
+#include "host/os/memory.hpp"
 #include "host/os/syscalls.hpp"
 #include "tests/contract/contract.hpp"
 #include "tests/contract/kernels.hpp"
@@ -308,6 +309,49 @@ TEST_P(BadInput, a_process_without_memory_areas_is_told_which_limit_to_raise) {
   EXPECT_EQ(code, Errc::resources) << text;
   EXPECT_THAT(text, AllOf(HasSubstr(path), HasSubstr("vm.max_map_count")));
   EXPECT_EQ(world.map(path).host<std::byte>()[0], pattern(1)[0]) << "and can go on when there are some again";
+}
+
+TEST_P(BadInput, a_pointer_keeps_nothing_that_another_could_not_be_given) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(4 * kGranule));
+  // This one's right takes no area of its own; that one's would.
+  const Mapping first = world.runtime().map(path, Access::read, {.length = ByteCount{kGranule}});
+  const Mapping m = world.map(path);
+  const std::byte* const small = first.host<const std::byte>().data();
+  static_cast<void>(m.host<const std::byte>());
+  world.store_on_device(m, all_of(m), 1);
+  {
+    const NoMemoryAreas none(0);
+    try {
+      m.prefetch_home(granules(0));
+    } catch (const Error&) {
+      // That it is refused is right.
+    }
+  }
+  world.store_on_device(m, all_of(m), 2);
+  EXPECT_EQ(contract::load_byte(small), 2);
+}
+
+TEST_P(BadInput, a_device_is_given_what_no_pointer_has_a_right_to_without_memory_areas) {
+  if (std::string(GetParam().name) == "emulated_without_userfaultfd") return;  // its own rights take areas
+  World world(GetParam());
+  const std::string path = world.file(pattern(4 * kGranule));
+  const Mapping m = world.map(path, Access::read);
+  static_cast<void>(m.host<const std::byte>());
+  // Direct I/O keeps pointers out, and leaves them so.
+  const os::Mapped buffer = os::Mapped::anonymous(4 * kGranule);
+  m.read_direct(ByteOffset{0}, buffer.bytes());
+  std::string text;
+  {
+    const NoMemoryAreas none(0);
+    try {
+      m.prefetch(granules(1), 0, Right::read);
+    } catch (const Error& e) {
+      text = e.what();
+    }
+  }
+  EXPECT_EQ(text, "");
+  EXPECT_EQ(m.host<const std::byte>()[kGranule], pattern(2 * kGranule)[kGranule]);
 }
 
 TEST_P(BadInput, what_is_mapped_stays_coherent_without_memory_areas) {
