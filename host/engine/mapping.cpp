@@ -68,37 +68,44 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
 }
 Mapping::~Mapping() { end_handle(state_); }
 
+engine::MappingState& Mapping::used() const {
+  if (!state_)
+    throw Error(Errc::invalid_argument,
+                "this mapping has no file: it was closed, moved from, or not made by Runtime::map");
+  return *state_;
+}
+
 const std::string& Mapping::path() const noexcept { return state_->file().path(); }
 Access Mapping::access() const noexcept { return state_->access(); }
 ByteCount Mapping::granule() const noexcept { return state_->file().granule().bytes(); }
-ByteCount Mapping::size_bytes() const noexcept { return state_->size(); }
-std::byte* Mapping::host_pointer(bool writable) const { return state_->host_pointer(writable); }
+ByteCount Mapping::size_bytes() const noexcept { return state_ ? state_->size() : ByteCount{0}; }
+std::byte* Mapping::host_pointer(bool writable) const { return used().host_pointer(writable); }
 
 void Mapping::read(ByteOffset at, std::span<std::byte> into, std::optional<HostAccess> how) const {
-  state_->read(at, into, how.value_or(state_->host_access()));
+  used().read(at, into, how.value_or(used().host_access()));
 }
 void Mapping::write(ByteOffset at, std::span<const std::byte> from, std::optional<HostAccess> how) const {
-  state_->write(at, from, how.value_or(state_->host_access()));
+  used().write(at, from, how.value_or(used().host_access()));
 }
-void Mapping::read_direct(ByteOffset at, std::span<std::byte> into) const { state_->read_direct(at, into); }
+void Mapping::read_direct(ByteOffset at, std::span<std::byte> into) const { used().read_direct(at, into); }
 void Mapping::write_direct(ByteOffset at, std::span<const std::byte> from) const {
-  state_->write_direct(at, from);
+  used().write_direct(at, from);
 }
 ByteCount Mapping::direct_alignment() const noexcept { return state_->file().file().direct_alignment(); }
 
-void Mapping::sync() const { state_->sync(whole(*this)); }
-void Mapping::sync(ByteRange range) const { state_->sync(range); }
-void Mapping::advise(ByteRange range, Advice advice) const { state_->advise(range, advice); }
+void Mapping::sync() const { used().sync(whole(*this)); }
+void Mapping::sync(ByteRange range) const { used().sync(range); }
+void Mapping::advise(ByteRange range, Advice advice) const { used().advise(range, advice); }
 void Mapping::prefetch(ByteRange range, unsigned device, Right right) const {
-  state_->prefetch(range, device, right);
+  used().prefetch(range, device, right);
 }
-void Mapping::prefetch_home(ByteRange range) const { state_->prefetch_home(range); }
-void Mapping::resize(ByteCount size) { state_->resize(size); }
-void Mapping::discard(ByteRange range) const { state_->discard(range); }
+void Mapping::prefetch_home(ByteRange range) const { used().prefetch_home(range); }
+void Mapping::resize(ByteCount size) { used().resize(size); }
+void Mapping::discard(ByteRange range) const { used().discard(range); }
 HostLease Mapping::host_lease(ByteRange range, Right right) const {
-  return state_->host_lease(state_, range, right);
+  return used().host_lease(state_, range, right);
 }
-std::vector<GranuleReport> Mapping::snapshot(ByteRange range) const { return state_->snapshot(range); }
+std::vector<GranuleReport> Mapping::snapshot(ByteRange range) const { return used().snapshot(range); }
 
 void Mapping::close() {
   if (!state_) return;

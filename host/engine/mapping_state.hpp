@@ -59,6 +59,7 @@ class MappingState {
   /// Ends the mapping: removes the view and, if it was the file's last mapping, copies dirty bytes home.
   Status close() noexcept;
 
+  bool is_of(const RuntimeState& runtime) const noexcept { return runtime_.get() == &runtime; }
   /// \throws Error(access_denied)
   void require_writable(const char* doing) const;
   /// \throws Error(out_of_range) if the file ends before the range (given as in the file) does

@@ -196,7 +196,14 @@ Completion RuntimeState::submit(unsigned device, const std::string& name, const 
   if (grid != nullptr) launch.grid = *grid;
   launch.closure = std::move(closure);
   for (const LeaseRequest& r : requests) {
+    if (!r.mapping->state())
+      throw Error(Errc::invalid_argument, name + ": a lease of a mapping without a file");
     MappingState& mapping = *r.mapping->state();
+    if (!mapping.is_of(*this))
+      throw Error(Errc::invalid_argument,
+                  fmt::format("{}: {} is mapped by another runtime; map it by the one that launches", name,
+                              mapping.file().path()),
+                  mapping.file().path());
     if (includes_write(r.right)) mapping.require_writable("lease for writing");
     launch.mappings.push_back(r.mapping->state());
     launch.requests.push_back(

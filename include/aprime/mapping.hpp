@@ -55,7 +55,9 @@ class MappingState;
 /// several threads at once, except `resize`, `close` and moves, which need the mapping for themselves.
 /// Destruction ends the mapping as munmap does: dirty bytes are copied home (not made durable: call `sync`);
 /// what cannot be copied home stays with the runtime, which tries again and reports (see Runtime::close).
-/// Must not outlive its runtime.
+/// Must not outlive its runtime. One that was closed, moved from, or made without a file has no bytes: what
+/// may throw throws Error(invalid_argument); `path`, `access`, `granule` and `direct_alignment` must not be
+/// called.
 class Mapping {
  public:
   Mapping() = default;
@@ -143,6 +145,7 @@ class Mapping {
   const std::shared_ptr<engine::MappingState>& state() const noexcept { return state_; }
 
  private:
+  engine::MappingState& used() const;
   std::byte* host_pointer(bool writable) const;
 
   std::shared_ptr<engine::MappingState> state_;

@@ -3,7 +3,9 @@
 #include <array>
 #include <ctime>
 #include <filesystem>
+#include <functional>
 #include <utility>
+#include <vector>
 
 #include "tests/contract/contract.hpp"
 
@@ -257,6 +259,41 @@ TEST_P(MappingApi, ranges_are_checked_by_every_call) {
   EXPECT_EQ(code_of([&] { m.read_direct(ByteOffset{1}, buffer); }), Errc::invalid_argument);
   EXPECT_EQ(code_of([&] { m.write_direct(ByteOffset{0}, std::span(buffer).first(7)); }),
             Errc::invalid_argument);
+}
+
+TEST_P(MappingApi, one_without_a_file_is_refused_by_every_call) {
+  World world(GetParam());
+  Mapping m = world.map_new(pattern(kGranule));
+  m.close();
+  EXPECT_EQ(m.size_bytes(), ByteCount{0});
+  for (const auto& call : std::vector<std::function<void()>>{
+           [&] { m.sync(); },
+           [&] { m.advise({}, Advice::random); },
+           [&] { m.prefetch({}, 0); },
+           [&] { m.discard({}); },
+           [&] { m.snapshot({}); },
+           [&] { m.resize(ByteCount{1}); },
+           [&] { static_cast<void>(m.host<std::byte>()); },
+           [&] { m.host_lease({}, Right::read); },
+           [&] { m.read(ByteOffset{0}, {}); },
+           [&] {
+             world.runtime().launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(m));
+           },
+       })
+    EXPECT_EQ(code_of(call), Errc::invalid_argument);
+}
+
+TEST_P(MappingApi, one_of_another_runtime_is_refused_by_a_launch) {
+  World world(GetParam());
+  World other(GetParam());
+  const std::string path = other.file(pattern(kGranule));
+  const Mapping m = other.map(path);
+  const Error refused = error_of([&] {
+    world.runtime().launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(m)).wait();
+  });
+  EXPECT_EQ(refused.code(), Errc::invalid_argument);
+  EXPECT_EQ(refused.path(), path);
+  EXPECT_EQ(read_bytes(m), pattern(kGranule));
 }
 
 }  // namespace
