@@ -142,6 +142,7 @@ void DeviceLeases::release_all() noexcept {
 }
 
 bool DeviceLeases::acquire_each(std::vector<Held>& wanted) {
+  held_.reserve(wanted.size());  // once granules are pinned, nothing may keep them from being noted
   for (Held& w : wanted) {
     if (acquire(w)) continue;
     release_all();
