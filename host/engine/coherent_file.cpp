@@ -28,6 +28,7 @@ CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceS
   unsynced_.reserve(granules);
   mounted_.reserve(granules);
   file_.extend_alias(size.size);
+  known_end_.store(size.size.value);
   granules_on_devices_.store(granules.value);
   for (DeviceSlot* slot : devices_)
     regions_.emplace_back(

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -184,9 +185,15 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   bool is_home() const noexcept;
 
   /// Sets the file's size (both directions). Fails with io / no_space / resources and leaves everything as it
-  /// was. For the mount, which asks while its kernel holds back pages to be written, nothing is recalled, and
-  /// pins are waited for only where the file grows and only so long (resources, EBUSY).
-  Status resize(ByteCount size, AgentId requester = AgentId::cpu());
+  /// was. With `from`, only a file that has this size in the moment when it gets the other one: else
+  /// conflict, and nothing is changed. For the mount, which asks while its kernel holds back pages to be
+  /// written, nothing is recalled, and pins are waited for only where the file grows and only so long
+  /// (resources, EBUSY).
+  Status resize(ByteCount size, AgentId requester = AgentId::cpu(), std::optional<ByteCount> from = {});
+  /// To be called before anybody gets at bytes that the file may have gained by its plain path: a device that
+  /// has the granule in which it ended has zeros there, and loses it. May wait for a kernel. Valid answers:
+  /// as `perform`.
+  Status take_in_growth(AgentId requester = AgentId::cpu());
   /// Makes a range read as zeros and frees its disk space.
   Status punch(ByteRange range) noexcept;
 
@@ -215,10 +222,10 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // device::HomePort
   Status read(ByteOffset at, std::span<std::byte> into) noexcept override { return file_.read(at, into); }
   Status write(ByteOffset at, std::span<const std::byte> from) noexcept override {
-    return file_.write(at, from);
+    return file_.write(at, below_known_end(at, from));
   }
   Status store(ByteOffset at, std::span<const std::byte> from) noexcept override {
-    return file_.store(at, from);
+    return file_.store(at, below_known_end(at, from));
   }
   std::span<const std::byte> alias() noexcept override { return file_.alias(); }
 
@@ -307,6 +314,23 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   // file_size.cpp
   class SizeIo;
+  /// The size of the file, and how often this runtime had changed it when it was looked at.
+  struct SizeSeen {
+    Status status;
+    ByteCount size;
+    std::uint64_t changes;
+  };
+  SizeSeen see_size() noexcept;
+  Status resize_from(const SizeSeen& before, ByteCount size, AgentId requester);
+  /// Changes the size if it is still what was seen, and was all the time: else conflict.
+  Status truncate_from(const SizeSeen& before, ByteCount size) noexcept;
+  void note_end(const SizeSeen& seen) noexcept;
+  /// Of what a device has: what lies beyond is not the file's.
+  std::span<const std::byte> below_known_end(ByteOffset at, std::span<const std::byte> from) const noexcept {
+    const std::uint64_t end = known_end_.load();
+    return from.first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(from.size(), end - std::min(end, at.value))));
+  }
   /// For the mount. Waits only so long for who has the granule, and then fails with resources and EBUSY; for
   /// pins not at all if it may stay pinned. Where it is being recalled, `io` is not done, which is no
   /// failure.
@@ -316,6 +340,12 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status forget_from(GranuleIndex first, AgentId requester, std::chrono::milliseconds wait_max);
 
   os::File file_;
+  /// Held across ftruncate, and while no granule is waited for.
+  sync::Mutex size_mutex_{sync::LockRank::file};
+  std::uint64_t size_changes_ APRIME_GUARDED_BY(size_mutex_) = 0;
+  /// Up to here a device's copy has what the file has. Where the file has grown since by its plain path, a
+  /// copy has zeros, which are not to be written there. Set while no device has the granule that it lies in.
+  std::atomic<std::uint64_t> known_end_{0};
   const GranuleSize granule_;
   const std::vector<DeviceSlot*> devices_;
   Counters& host_;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <new>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -28,36 +29,104 @@ constexpr std::chrono::microseconds kWaitPause{200};
 
 }  // namespace
 
-/// While a granule is held, changes the file's size, or lets the granule go only if it lies beyond the end.
+/// What is done while the granule is held in which the file ends, or one that may lie beyond its end.
 class CoherentFile::SizeIo final : public GranuleIo {
  public:
-  SizeIo(os::File& file, GranuleSize granule, std::optional<ByteCount> size = {}) noexcept
-      : file_(file), granule_(granule), size_(size) {}
+  enum class Act : std::uint8_t {
+    /// Changes the size.
+    resize,
+    /// The devices have lost the granule in which the file ended before it grew.
+    note_growth,
+    /// Lets the granule go, only if it lies beyond the end.
+    forget,
+  };
+
+  SizeIo(CoherentFile& file, Act act, const SizeSeen& seen = {}, ByteCount size = {}) noexcept
+      : file_(file), act_(act), seen_(seen), size_(size) {}
   bool is_done() const noexcept { return is_done_; }
   /// The file has grown again since, and what a device has there may have been stored afterwards.
   bool is_in_file() const noexcept { return is_in_file_; }
   Status on_home(GranuleRange run) noexcept override {
     is_done_ = true;
-    if (size_) return file_.truncate(*size_);
-    const os::File::SizeResult end = file_.size();
+    if (act_ == Act::resize) return file_.truncate_from(seen_, size_);
+    if (act_ == Act::note_growth) return file_.note_end(seen_), Status{};
+    const os::File::SizeResult end = file_.file_.size();
     if (!end.status.is_ok()) return end.status;
-    const ByteOffset first = granule_.offset_of(run.first);
+    const ByteOffset first = file_.granule_.offset_of(run.first);
     is_in_file_ = first.value < end.size.value;
     return is_in_file_ ? Status{Errc::conflict, 0, first} : Status{};
   }
   Status on_copy(GranuleIndex, device::Region&) noexcept override { return {}; }
 
  private:
-  os::File& file_;
-  const GranuleSize granule_;
-  const std::optional<ByteCount> size_;
+  CoherentFile& file_;
+  const Act act_;
+  const SizeSeen seen_;
+  const ByteCount size_;
   bool is_done_ = false;
   bool is_in_file_ = false;
 };
 
-Status CoherentFile::resize(ByteCount size, AgentId requester) {
-  const os::File::SizeResult before = file_.size();
-  if (!before.status.is_ok()) return before.status;
+CoherentFile::SizeSeen CoherentFile::see_size() noexcept {
+  const sync::Lock lock(size_mutex_);
+  const os::File::SizeResult now = file_.size();
+  return {now.status, now.size, size_changes_};
+}
+
+Status CoherentFile::truncate_from(const SizeSeen& before, ByteCount size) noexcept {
+  const sync::Lock lock(size_mutex_);
+  const os::File::SizeResult now = file_.size();
+  if (!now.status.is_ok()) return now.status;
+  if (now.size != before.size || size_changes_ != before.changes) return {Errc::conflict, 0, {}};
+  const Status status = file_.truncate(size);
+  if (!status.is_ok()) return status;
+  ++size_changes_;
+  known_end_.store(size.value);
+  return {};
+}
+
+void CoherentFile::note_end(const SizeSeen& seen) noexcept {
+  const sync::Lock lock(size_mutex_);
+  if (size_changes_ == seen.changes && known_end_.load() < seen.size.value) known_end_.store(seen.size.value);
+}
+
+Status CoherentFile::take_in_growth(AgentId requester) {
+  for (;;) {
+    const SizeSeen seen = see_size();
+    if (!seen.status.is_ok()) return seen.status;
+    const std::uint64_t known = known_end_.load();
+    if (seen.size.value <= known) return {};
+    SizeIo io(*this, SizeIo::Act::note_growth, seen);
+    const GranuleRange last{granule_.index_of(ByteOffset{known}), GranuleCount{1}};
+    const bool ends_within = known % granule_.bytes().value != 0;
+    if (ends_within && (any_busy(last) || any_on_device(last))) {
+      const Status status = requester.is_mount()
+                                ? perform_for_program(last.first, Event::io_write, io, kWaitMax, false)
+                                : perform(last, {.event = Event::io_write, .io = &io});
+      if (!status.is_ok()) return status;
+    }
+    // Not done where that one is being recalled from the mount, either: then no device has it.
+    if (!io.is_done()) note_end(seen);
+  }
+}
+
+Status CoherentFile::resize(ByteCount size, AgentId requester, std::optional<ByteCount> from) {
+  // Each time somebody else has changed it.
+  constexpr int kTriesMax = 100;
+  for (int tries = 0; tries < kTriesMax; ++tries) {
+    const Status taken_in = take_in_growth(requester);
+    if (!taken_in.is_ok()) return taken_in;
+    const SizeSeen before = see_size();
+    if (!before.status.is_ok()) return before.status;
+    if (from && before.size != *from) return {Errc::conflict, 0, ByteOffset{before.size.value}};
+    if (before.size.value > known_end_.load()) continue;
+    const Status status = resize_from(before, size, requester);
+    if (status.code != Errc::conflict) return status;
+  }
+  return {Errc::resources, EBUSY, ByteOffset{size.value}};
+}
+
+Status CoherentFile::resize_from(const SizeSeen& before, ByteCount size, AgentId requester) {
   if (size.value > before.size.value) {
     reserve(size);
     // Copies that lay beyond the end, because a shrink could not take them away or was another process's:
@@ -69,9 +138,9 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
 
   // The granule that holds the old or the new end comes home first and leaves the devices, so that what the
   // kernel zeroes there (the rest of the last page when it shrinks, nothing but zeros when it grows) is what
-  // everyone reads.
+  // everyone reads. Until it can be had the file may get another size; then all this is for nothing.
   const ByteCount border{std::min(size.value, before.size.value)};
-  SizeIo io(file_, granule_, size);
+  SizeIo io(*this, SizeIo::Act::resize, before, size);
   Status status;
   if (border.value % granule_.bytes().value != 0) {
     const GranuleIndex g = granule_.index_of(ByteOffset{border.value});
@@ -81,12 +150,15 @@ Status CoherentFile::resize(ByteCount size, AgentId requester) {
   }
   // Not done where no granule has its border, and where that one is being recalled: home is the newest then,
   // and whoever recalls it has not read it yet.
-  if (status.is_ok() && !io.is_done()) status = file_.truncate(size);
+  if (status.is_ok() && !io.is_done()) status = truncate_from(before, size);
   if (!status.is_ok() || size.value >= before.size.value) return status;
   // From here on the file system has forgotten the bytes, and no fault gets beyond the new end (the size is
   // looked at on each): the copies may go (rule 10). The file is shorter even if one cannot be taken away
   // now: it is out of reach, what it has past the end is never written, and it goes before the file grows.
-  static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}, requester, {}));
+  try {
+    static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}, requester, {}));
+  } catch (const std::bad_alloc&) {
+  }
   return {};
 }
 
@@ -128,7 +200,7 @@ Status CoherentFile::forget_from(GranuleIndex first, AgentId requester, std::chr
   // For a program's own truncation, the kernel drops its pages itself.
   Status first_error = requester.is_mount() ? Status{} : recall_all(beyond, Event::discard);
   for (const device::FrameOwner& owner : owners) {
-    SizeIo io(file_, granule_);
+    SizeIo io(*this, SizeIo::Act::forget);
     const Status status =
         requester.is_mount()
             ? perform_for_program(owner.granule, Event::discard, io, wait_max, false)

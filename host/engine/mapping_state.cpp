@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 
 #include "host/engine/failure.hpp"
 #include "host/engine/host_lease.hpp"
@@ -160,16 +162,22 @@ void MappingState::prefetch_home(ByteRange range) {
 
 void MappingState::resize(ByteCount size) {
   require_writable("resize");
-  const os::File::SizeResult now = file_->file().size();
-  throw_if_failed(now.status, file_->path(), "resize");
-  if (first_.value + this->size().value != now.size.value)
+  constexpr auto kFileSizeMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  if (size.value > kFileSizeMax - first_.value)
+    throw Error(Errc::invalid_argument,
+                fmt::format("{}: resize: {} bytes from offset {} are more than a file can have",
+                            file_->path(), size.value, first_.value),
+                file_->path());
+  const ByteCount end{first_.value + this->size().value};
+  const Status status = file_->resize(ByteCount{first_.value + size.value}, AgentId::cpu(), end);
+  if (status.code == Errc::conflict)
     throw Error(
         Errc::invalid_argument,
         fmt::format("{}: resize: the mapping ends at {}, the file at {}; only a mapping that reaches the end "
                     "of its file can be resized",
-                    file_->path(), first_.value + this->size().value, now.size.value),
+                    file_->path(), end.value, status.offset.value),
         file_->path());
-  throw_if_failed(file_->resize(ByteCount{first_.value + size.value}), file_->path(), "resize");
+  throw_if_failed(status, file_->path(), "resize");
   size_.store(size.value, std::memory_order_release);
 }
 

@@ -60,6 +60,20 @@ RuntimeState::~RuntimeState() {
 bool RuntimeState::is_own_process() const noexcept { return getpid() == process_; }
 
 std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, const MapOptions& options) {
+  const auto [file, size] = known_file(std::move(opened), access, options);
+  try {
+    throw_if_failed(file->take_in_growth(), file->path(), "map what it has gained");
+    const ByteCount length = options.length.value_or(ByteCount{size.value - options.offset.value});
+    return std::make_shared<MappingState>(shared_from_this(), file, ByteRange{options.offset, length}, access,
+                                          options.host_access.value_or(options_.host_access));
+  } catch (...) {
+    static_cast<void>(release(*file));
+    throw;
+  }
+}
+
+std::pair<std::shared_ptr<CoherentFile>, ByteCount> RuntimeState::known_file(os::File opened, Access access,
+                                                                             const MapOptions& options) {
   const std::string path = opened.path();
   const GranuleSize granule = checked_granule(options.granule.value_or(options_.granule), path);
   if (granule.bytes() < options_.granule)
@@ -115,12 +129,8 @@ std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, 
     if (access == Access::read_write) entry->file->file().make_writable(path);
     set_up_for(path, [&] { entry->file->reserve(size.size); });
   }
-  const ByteCount length = options.length.value_or(ByteCount{size.size.value - options.offset.value});
-  auto mapping =
-      std::make_shared<MappingState>(shared_from_this(), entry->file, ByteRange{options.offset, length},
-                                     access, options.host_access.value_or(options_.host_access));
   ++entry->mappings;
-  return mapping;
+  return {entry->file, size.size};
 }
 
 Status RuntimeState::release(CoherentFile& file) noexcept {

@@ -78,6 +78,9 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
     bool is_stuck = false;
   };
 
+  /// The file, counted as mapped once more, and its size. \throws as `map`
+  std::pair<std::shared_ptr<CoherentFile>, ByteCount> known_file(os::File opened, Access access,
+                                                                 const MapOptions& options);
   DeviceSlot& slot_for(unsigned device) const;
   void add_device_stats(DeviceSlot& slot, Stats& s) const;
   std::vector<FileEntry>::iterator entry_of(const CoherentFile& file) noexcept APRIME_REQUIRES(mutex_);

@@ -40,6 +40,12 @@ int current_size(CoherentFile& file, std::uint64_t* size) {
   return 0;
 }
 
+/// The same; and what the file has gained by its plain path, devices do not hide. Waits for their kernels.
+int size_to_use(CoherentFile& file, std::uint64_t* size) {
+  if (const int error = current_size(file, size); error != 0) return error;
+  return error_of(file.take_in_growth());
+}
+
 bool is_aligned(CoherentFile& file, std::uint64_t at, std::span<const std::byte> buffer) noexcept {
   const std::uint64_t unit = file.file().direct_alignment().value;
   return unit != 0 && at % unit == 0 && buffer.size() % unit == 0 &&
@@ -73,7 +79,8 @@ bool keeps_privileges(const Inode& inode) noexcept { return inode.coherent != nu
 int read_coherent(CoherentFile& file, const ByteRequest& request, std::span<std::byte> into,
                   os::PagePipe& pages, FoundBytes* found) {
   std::uint64_t size = 0;
-  if (const int error = current_size(file, &size); error != 0) return error;
+  if (const int error = request.is_page ? current_size(file, &size) : size_to_use(file, &size); error != 0)
+    return error;
   const auto at = static_cast<std::uint64_t>(request.at);
   if (at >= size) return 0;
   const auto part = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - at)));
@@ -105,24 +112,33 @@ int write_coherent(CoherentFile& file, const OpenHandle& handle, const ByteReque
                    std::span<const std::byte> from, std::size_t* put) {
   if (const int error = let_be_written(file, &handle); error != 0) return error;
   std::uint64_t size = 0;
-  if (const int error = current_size(file, &size); error != 0) return error;
-  // The kernel has the inode locked: no other program on the mount changes the size meanwhile.
-  const std::uint64_t at = request.appends ? size : static_cast<std::uint64_t>(request.at);
-  Status status;
   if (request.is_page) {
-    status = file.page_out(ByteOffset{at}, from);
-  } else {
+    if (const int error = current_size(file, &size); error != 0) return error;
+    const Status status = file.page_out(ByteOffset{static_cast<std::uint64_t>(request.at)}, from);
+    if (status.is_ok()) *put = from.size();
+    return error_of(status);
+  }
+  for (;;) {
+    if (const int error = size_to_use(file, &size); error != 0) return error;
+    const std::uint64_t at = request.appends ? size : static_cast<std::uint64_t>(request.at);
     const std::uint64_t end = at + from.size();
-    if (end > size) status = file.resize(ByteCount{end});
+    Status status;
+    if (end > size) {
+      status = file.resize(ByteCount{end}, AgentId::cpu(), ByteCount{size});
+      // The kernel has the inode locked, but the plain path, or a program's own mapping, has changed the
+      // size.
+      if (status.code == Errc::conflict) continue;
+    }
     // Pages that the kernel has are recalled as for anybody's write: it dropped those that it had, but may
     // have asked for one again, and would send it, once it is stored to, with the bytes that it has from
     // before.
     if (status.is_ok()) status = engine::write_file(file, transfer_of(file, request, at, from), from);
     // What a program did not write is not there.
-    if (!status.is_ok() && end > size) static_cast<void>(file.resize(ByteCount{size}));
+    if (!status.is_ok() && end > size)
+      static_cast<void>(file.resize(ByteCount{size}, AgentId::cpu(), ByteCount{end}));
+    if (status.is_ok()) *put = from.size();
+    return error_of(status);
   }
-  if (status.is_ok()) *put = from.size();
-  return error_of(status);
 }
 
 int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, std::uint64_t at,
@@ -131,7 +147,7 @@ int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, st
   if ((mode & ~kKnown) != 0) return EOPNOTSUPP;
   if (const int error = let_be_written(file, &handle); error != 0) return error;
   std::uint64_t size = 0;
-  if (const int error = current_size(file, &size); error != 0) return error;
+  if (const int error = size_to_use(file, &size); error != 0) return error;
   const std::uint64_t end = at + length;
   if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 && at < size) {
     const ByteRange range{ByteOffset{at}, ByteCount{std::min(end, size) - at}};
@@ -142,8 +158,13 @@ int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, st
           handle.file.allocate(FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at), static_cast<off_t>(length));
       error != 0)
     return error;
-  if ((mode & FALLOC_FL_KEEP_SIZE) != 0 || end <= size) return 0;
-  return error_of(file.resize(ByteCount{end}));
+  if ((mode & FALLOC_FL_KEEP_SIZE) != 0) return 0;
+  while (end > size) {
+    const Status status = file.resize(ByteCount{end}, AgentId::cpu(), ByteCount{size});
+    if (status.code != Errc::conflict) return error_of(status);
+    if (const int error = size_to_use(file, &size); error != 0) return error;
+  }
+  return 0;
 }
 
 }  // namespace

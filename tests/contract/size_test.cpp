@@ -146,6 +146,53 @@ TEST_P(Size, a_shrink_that_ends_late_takes_nothing_that_came_after_the_file_had_
   EXPECT_EQ(world.seen_by_device(m, granules(2, 2)), constant(2 * kGranule, 0x22));
 }
 
+// As a log is: another process has it open, and adds to it.
+TEST_P(Size, what_a_file_gains_by_its_plain_path_is_not_overwritten_by_what_comes_home) {
+  World world(GetParam());
+  constexpr std::uint64_t kEnd = kGranule + 5000;
+  const std::string path = world.file(pattern(kEnd));
+  const Mapping m = world.map(path);
+  world.store_on_device(m, all_of(m), 0x31);
+  plain_write(path, kEnd, constant(1000, 0x32));
+  m.sync();
+  EXPECT_EQ(plain_read(path), with(constant(kEnd + 1000, 0x31), kEnd, 1000, 0x32));
+  EXPECT_EQ(world.seen_by_device(m), constant(kEnd, 0x31));
+}
+
+TEST_P(Size, what_a_file_has_gained_by_its_plain_path_is_seen_by_who_maps_it_then) {
+  for (const bool is_dirty : {false, true}) {
+    World world(GetParam());
+    constexpr std::uint64_t kEnd = kGranule + 5000;
+    const std::string path = world.file(constant(kEnd, 0x31));
+    const Mapping m = world.map(path);
+    if (is_dirty)
+      world.store_on_device(m, all_of(m), 0x31);
+    else
+      m.prefetch(all_of(m), 0, Right::read);
+    plain_write(path, kEnd, constant(2 * kGranule, 0x32));
+    const Bytes expected = with(constant(kEnd + 2 * kGranule, 0x31), kEnd, 2 * kGranule, 0x32);
+    const Mapping longer = world.map(path);
+    EXPECT_EQ(world.seen_by_device(longer), expected);
+    world.increment_on_device(longer, all_of(longer));
+    EXPECT_EQ(world.seen_by_device(m), incremented(constant(kEnd, 0x31)));
+    longer.sync();
+    EXPECT_EQ(plain_read(path), incremented(expected));
+  }
+}
+
+TEST_P(Size, a_size_that_no_file_can_have_is_refused_and_changes_nothing) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(4 * kGranule));
+  Mapping whole = world.map(path);
+  Mapping tail = world.runtime().map(path, Access::read_write, {.offset = ByteOffset{2 * kGranule}});
+  constexpr std::uint64_t kMost = ~std::uint64_t{0};
+  for (const std::uint64_t size : {kMost, kMost - 2 * kGranule + 1, kMost / 2 - kGranule, kMost / 2 + 1})
+    EXPECT_EQ(code_of([&] { tail.resize(ByteCount{size}); }), Errc::invalid_argument) << size;
+  EXPECT_EQ(code_of([&] { whole.resize(ByteCount{kMost}); }), Errc::invalid_argument);
+  EXPECT_EQ(plain_read(path), pattern(4 * kGranule));
+  EXPECT_EQ(tail.size_bytes(), ByteCount{2 * kGranule});
+}
+
 TEST_P(Size, only_a_mapping_that_reaches_the_end_can_be_resized) {
   World world(GetParam());
   const std::string path = world.file(pattern(4 * kGranule));

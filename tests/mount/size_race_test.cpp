@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 #include <linux/fuse.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <fstream>
 #include <future>
 #include <string>
 
@@ -36,7 +38,12 @@ struct StoreToThirdAndFirst {
   }
 };
 
-class SizeRaces : public MountRaces {};
+class SizeRaces : public MountRaces {
+ protected:
+  void append_plainly(const std::string& text) const {
+    std::ofstream(mounted_.plain("file"), std::ios::app) << text;
+  }
+};
 
 // While the size of a file changes, the kernel holds back what it has to write; a recall that waits for that
 // may not keep the change waiting.
@@ -164,6 +171,80 @@ TEST_P(SizeRaces, recall_while_a_truncate_holds_the_granule) {
   cut.release();
   EXPECT_EQ(other_.end(), "ok");
   EXPECT_EQ(missed.get(), 0u);
+}
+
+// Who makes a file larger may have to wait, and the file may have become larger still meanwhile.
+TEST_P(SizeRaces, a_growing_write_cuts_nothing_that_the_plain_path_has_appended) {
+  other_.must("truncate 20000");
+  mounted_.device_stores(mapping_, bytes(kGranule, 20000 - kGranule), 7);
+  Hold comes_home({Call::pwrite, When::before, granule(1)});
+  other_.begin("write 20000 10 1");
+  comes_home.wait();
+  append_plainly(std::string(1000, 'p'));
+  comes_home.release();
+  EXPECT_EQ(other_.end(), "ok");
+  EXPECT_EQ(other_.ask("size"), "ok 21000");
+  EXPECT_EQ(client_.bytes("read 19990 30"), all(10, 7) + all(10, 1) + all(10, 'p'));
+  EXPECT_EQ(client_.bytes("read 20990 20"), all(10, 'p'));
+}
+
+TEST_P(SizeRaces, what_two_append_by_the_mount_and_by_the_plain_path_is_all_there) {
+  other_.must("truncate 20000");
+  Client appends;
+  appends.must("open_appending " + mounted_.at("file"));
+  mounted_.device_stores(mapping_, bytes(kGranule, 20000 - kGranule), 7);
+  Hold comes_home({Call::pwrite, When::before, granule(1)});
+  appends.begin("append 10 1");
+  comes_home.wait();
+  append_plainly(std::string(1000, 'p'));
+  comes_home.release();
+  EXPECT_EQ(appends.end(), "ok");
+  EXPECT_EQ(other_.ask("size"), "ok 21010");
+  EXPECT_EQ(client_.bytes("read 19990 20"), all(10, 7) + all(10, 'p'));
+  EXPECT_EQ(client_.bytes("read 20990 20"), all(10, 'p') + all(10, 1));
+}
+
+TEST_P(SizeRaces, a_growing_write_cuts_nothing_that_the_program_itself_has_made_room_for) {
+  other_.must("truncate 20000");
+  Mapping mine = mounted_.map("file");
+  Hold grows({Call::ftruncate, When::before});
+  std::future<void> grown = std::async(std::launch::async, [&] { mine.resize(ByteCount{40000}); });
+  grows.wait();
+  Hold asked({Call::request, When::before, bytes(0, kSize), FUSE_WRITE});
+  other_.begin("write 20000 10 1");
+  const pid_t writer = asked.wait();
+  asked.release();
+  wait_until_asleep(writer, [] { return false; });
+  grows.release();
+  grown.get();
+  EXPECT_EQ(other_.end(), "ok");
+  EXPECT_EQ(other_.ask("size"), "ok 40000");
+  EXPECT_EQ(client_.bytes("read 19990 30"), all(10, 'h') + all(10, 1) + all(10, 0));
+}
+
+TEST_P(SizeRaces, of_two_mappings_that_reach_the_end_one_makes_the_file_larger) {
+  other_.must("truncate 20000");
+  Mapping larger = mounted_.map("file");
+  Mapping smaller = mounted_.map("file");
+  Hold grows({Call::ftruncate, When::before});
+  std::future<void> grown = std::async(std::launch::async, [&] { larger.resize(ByteCount{40000}); });
+  grows.wait();
+  std::promise<pid_t> waits;
+  std::future<Errc> refused = std::async(std::launch::async, [&] {
+    waits.set_value(::gettid());
+    try {
+      smaller.resize(ByteCount{30000});
+    } catch (const Error& e) {
+      return e.code();
+    }
+    return Errc::ok;
+  });
+  wait_until_asleep(waits.get_future().get(), [] { return false; });
+  grows.release();
+  grown.get();
+  EXPECT_EQ(refused.get(), Errc::invalid_argument) << "the file ends elsewhere now";
+  EXPECT_EQ(other_.ask("size"), "ok 40000");
+  EXPECT_EQ(smaller.size_bytes(), ByteCount{20000});
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, SizeRaces, testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict),
