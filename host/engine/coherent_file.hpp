@@ -194,6 +194,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// has the granule in which it ended has zeros there, and loses it. May wait for a kernel. Valid answers:
   /// as `perform`.
   Status take_in_growth(AgentId requester = AgentId::cpu());
+  /// To be called after a resize that no program on the mount has asked for.
+  void tell_mount_of_size() noexcept;
   /// Makes a range read as zeros and frees its disk space.
   Status punch(ByteRange range) noexcept;
 

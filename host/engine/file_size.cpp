@@ -210,6 +210,13 @@ Status CoherentFile::forget_from(GranuleIndex first, AgentId requester, std::chr
   return first_error;
 }
 
+void CoherentFile::tell_mount_of_size() noexcept {
+  mount_.with(0, [&](MountPort& mount) {
+    mount.forget_attributes(file_.identity());
+    return 0;
+  });
+}
+
 Status CoherentFile::punch(ByteRange range) noexcept {
   if (range.empty()) return {};
   const GranuleRange all = granule_.covering(range);

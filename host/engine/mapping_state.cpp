@@ -178,6 +178,7 @@ void MappingState::resize(ByteCount size) {
                     file_->path(), end.value, status.offset.value),
         file_->path());
   throw_if_failed(status, file_->path(), "resize");
+  file_->tell_mount_of_size();
   size_.store(size.value, std::memory_order_release);
 }
 

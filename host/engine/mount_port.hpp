@@ -20,6 +20,10 @@ class MountPort {
   /// Called by threads that access the file; with no lock that serving such a request needs.
   virtual void recall(const os::FileIdentity& file, ByteRange range) noexcept = 0;
 
+  /// Programs ask for the size of a file, and for all else that stat tells, anew: its own program has changed
+  /// it. Takes no page.
+  virtual void forget_attributes(const os::FileIdentity& file) noexcept = 0;
+
   /// The runtime begins to give this file to devices: its requests are served by it from now on, and no page
   /// of it is cached that was not asked for that way. \throws std::bad_alloc, Error(cannot_open) where the
   /// kernel is too old

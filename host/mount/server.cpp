@@ -107,6 +107,14 @@ void Server::recall(const os::FileIdentity& file, ByteRange range) noexcept {
                                                        static_cast<off_t>(range.size.value)));
 }
 
+void Server::forget_attributes(const os::FileIdentity& file) noexcept {
+  const Inode* const inode = source_.inodes().address_of(file);
+  if (inode == nullptr) return;
+  constexpr off_t kNoPages = -1;
+  static_cast<void>(
+      ::fuse_lowlevel_notify_inval_inode(&session_->fuse(), Source::id_of(*inode), kNoPages, 0));
+}
+
 void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
   if (!keeps_pages_coherent())
     throw Error(Errc::cannot_open,

@@ -42,6 +42,7 @@ class Server final : public engine::MountPort {
 
   // engine::MountPort
   void recall(const os::FileIdentity& file, ByteRange range) noexcept override;
+  void forget_attributes(const os::FileIdentity& file) noexcept override;
   void attach(const std::shared_ptr<engine::CoherentFile>& file) override;
   Status detach(engine::CoherentFile& file) noexcept override;
   bool is_own(std::uint64_t device) const noexcept override { return device == device_.load(); }

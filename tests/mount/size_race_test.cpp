@@ -194,7 +194,7 @@ TEST_P(SizeRaces, what_two_append_by_the_mount_and_by_the_plain_path_is_all_ther
   appends.must("open_appending " + mounted_.at("file"));
   mounted_.device_stores(mapping_, bytes(kGranule, 20000 - kGranule), 7);
   Hold comes_home({Call::pwrite, When::before, granule(1)});
-  appends.begin("append 10 1");
+  appends.begin("append 0 10 1");
   comes_home.wait();
   append_plainly(std::string(1000, 'p'));
   comes_home.release();
