@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <memory>
 #include <span>
 
 #include "host/mount/fuse.hpp"
@@ -22,6 +23,8 @@ struct OpenHandle {
   os::OpenFile file;
   /// How much of the file's failed writebacks this program has heard of.
   engine::WritebackErrors::Seen errors_seen = 0;
+  /// Inode::stored_by, where it may be mapped to be stored to.
+  std::shared_ptr<const char> stores_to{};
 };
 
 /// \pre `info` is of an open regular file

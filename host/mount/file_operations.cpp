@@ -30,6 +30,8 @@ Opened& keep_open(Source& source, const Inode& inode, fuse_file_info& info, os::
     is_coherent = inode.coherent != nullptr;
     if (is_coherent) file->handle.errors_seen = inode.coherent->errors().now();
   }
+  // By no other can a page be mapped to be stored to.
+  if ((info.flags & O_ACCMODE) == O_RDWR) file->handle.stores_to = inode.stored_by;
   Opened& kept = *file;
   source.keep(std::move(file));
   info.fh = reinterpret_cast<std::uint64_t>(&kept);

@@ -35,6 +35,14 @@ const Inode* InodeTable::address_of(const os::FileIdentity& identity) noexcept {
   return at == known_.end() ? nullptr : at->second.get();
 }
 
+std::vector<os::FileIdentity> InodeTable::stored_to() {
+  std::vector<os::FileIdentity> found;
+  const sync::Lock lock(mutex_);
+  for (const auto& [identity, inode] : known_)
+    if (inode->may_be_stored_to()) found.push_back(identity);
+  return found;
+}
+
 void InodeTable::forget(Inode& inode, std::uint64_t lookups) noexcept {
   if (&inode == root_.get()) return;  // the kernel never looked it up
   std::shared_ptr<Inode> gone;        // its descriptor is closed without the lock

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "host/engine/coherent_file.hpp"
 #include "host/mount/serving_gate.hpp"
@@ -29,6 +30,13 @@ struct Inode {
   /// the runtime, which finds the inode.
   std::atomic<bool> is_settled{false};
 
+  /// Each open file by which a program may map it and store to it has a copy; it may be closed when the
+  /// inode is gone.
+  const std::shared_ptr<const char> stored_by = std::make_shared<const char>();
+  /// If not, the kernel has no page of it that it would have to write back: it does so before the last of
+  /// those files is closed.
+  bool may_be_stored_to() const noexcept { return stored_by.use_count() > 1; }
+
  private:
   friend class InodeTable;
   std::uint64_t lookups = 0;  // guarded by the table's mutex
@@ -50,6 +58,8 @@ class InodeTable {
   /// asking the kernel about it only. Usable inside a signal handler, which must not be left with the last
   /// hold on an inode: descriptors are closed then, and memory freed.
   const Inode* address_of(const os::FileIdentity& identity) noexcept;
+  /// All that may be stored to. \throws std::bad_alloc
+  std::vector<os::FileIdentity> stored_to();
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
   void forget(Inode& inode, std::uint64_t lookups) noexcept;
 

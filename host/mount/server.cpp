@@ -1,6 +1,5 @@
 #include "host/mount/server.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -18,6 +17,8 @@
 
 namespace aprime::mount {
 namespace {
+
+constexpr ByteRange kWholeFile{ByteOffset{0}, ByteCount{std::uint64_t{1} << 62}};
 
 void start(void*, fuse_conn_info* connection) {
   connection->max_write = kTransferMax;
@@ -128,7 +129,7 @@ void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
     const ServingGate::Closed closed(inode->gate);
     inode->coherent = file;
   }
-  recall(inode->identity, {ByteOffset{0}, ByteCount{std::uint64_t{1} << 62}});
+  recall(inode->identity, kWholeFile);
 }
 
 Status Server::detach(engine::CoherentFile& file) noexcept {
@@ -185,12 +186,10 @@ bool Server::is_seen() const {
   return topmost && topmost->point == mountpoint_ && topmost->device == device_.load();
 }
 
-void Server::write_stored_pages() const noexcept {
-  // Served by the workers, of whom the caller is none.
-  const os::Descriptor root(::open(mountpoint_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  struct ::stat s {};
-  if (!root || ::fstat(root.get(), &s) != 0) return;
-  static_cast<void>(::syncfs(root.get()));
+void Server::write_stored_pages() {
+  // By recalls, which wait until the pages are written, as syncfs does not on FUSE. Served by the workers, of
+  // whom the caller is none. Each goes through a file once, so that it ends, whatever is stored meanwhile.
+  for (const os::FileIdentity& file : source_.inodes().stored_to()) recall(file, kWholeFile);
 }
 
 void Server::unmount() noexcept {
@@ -199,12 +198,13 @@ void Server::unmount() noexcept {
   is_unmounted_ = true;
   // While requests are served still: calls may wait for them.
   calls_->stop();
-  // At its place, or on top of it, may be another mount, whose programs are not to be disturbed.
   bool is_detached = session_->has_ended();
   try {
+    // Also of programs that have gone on since it was unmounted.
+    if (!is_detached) write_stored_pages();
+    // At its place, or on top of it, may be another mount, whose programs are not to be disturbed.
     is_detached = is_detached || !is_seen();
     if (!is_detached) {
-      write_stored_pages();
       int error = os::unmount_at(mountpoint_, os::Detach::when_idle);
       if (error != 0) error = os::unmount_at(mountpoint_, os::Detach::now);
       is_detached = error == 0;

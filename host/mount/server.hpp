@@ -54,7 +54,8 @@ class Server final : public engine::MountPort {
   /// Whether the mount is what its mount point leads to: neither unmounted nor covered by another mount,
   /// which may be one of aprime as well.
   bool is_seen() const;
-  void write_stored_pages() const noexcept;
+  /// Has the kernel write back what programs have stored by mmap until now.
+  void write_stored_pages();
 
   // Constant after construction.
   const pid_t process_;

@@ -46,9 +46,9 @@ class Mount {
 
   /// Waits until it is no longer mounted: `unmount` was called, or somebody unmounted it from outside.
   void wait() const;
-  /// Ends the mount: pages that programs have stored to by `mmap` are written to their files, then new
-  /// accesses no longer get there and open files fail (ENOTCONN). Returns when no request is served any more,
-  /// and what devices have of the runtime's files is copied home, as far as it can be: `Runtime::close`
+  /// Ends the mount: pages that programs have stored to by `mmap` until now are written to their files, then
+  /// new accesses no longer get there and open files fail (ENOTCONN). Returns when no request is served any
+  /// more, and what devices have of the runtime's files is copied home, as far as it can be: `Runtime::close`
   /// tells.
   void unmount() noexcept;
 
