@@ -12,6 +12,8 @@ namespace aprime::engine {
 
 class CoherentFile;
 
+inline constexpr ByteRange kWholeFile{ByteOffset{0}, ByteCount{std::uint64_t{1} << 62}};
+
 /// What a runtime asks of the mount that shows its files to other processes. Implemented by the mount.
 class MountPort {
  public:

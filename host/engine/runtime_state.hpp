@@ -56,6 +56,10 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   void add_mount(MountPort& mount);
   /// Returns when nobody calls it any more. Nothing is recalled from then on.
   void remove_mount() noexcept { mount_.set(nullptr); }
+  /// As MountPort::recall, of the mount that there is.
+  void recall(const os::FileIdentity& file, ByteRange range) noexcept {
+    mount_.with(0, [&](MountPort& mount) { return mount.recall(file, range), 0; });
+  }
   /// Calls `fn` with the file if it is mapped; the file stays mapped meanwhile.
   void with_file(const os::FileIdentity& identity,
                  const std::function<void(const std::shared_ptr<CoherentFile>&)>& fn) const;

@@ -18,8 +18,6 @@
 namespace aprime::mount {
 namespace {
 
-constexpr ByteRange kWholeFile{ByteOffset{0}, ByteCount{std::uint64_t{1} << 62}};
-
 void start(void*, fuse_conn_info* connection) {
   connection->max_write = kTransferMax;
   // Requests that were waiting in the kernel for others of their kind could keep out those that these wait
@@ -129,7 +127,7 @@ void Server::attach(const std::shared_ptr<engine::CoherentFile>& file) {
     const ServingGate::Closed closed(inode->gate);
     inode->coherent = file;
   }
-  recall(inode->identity, kWholeFile);
+  recall(inode->identity, engine::kWholeFile);
 }
 
 Status Server::detach(engine::CoherentFile& file) noexcept {
@@ -189,7 +187,7 @@ bool Server::is_seen() const {
 void Server::write_stored_pages() {
   // By recalls, which wait until the pages are written, as syncfs does not on FUSE. Served by the workers, of
   // whom the caller is none. Each goes through a file once, so that it ends, whatever is stored meanwhile.
-  for (const os::FileIdentity& file : source_.inodes().stored_to()) recall(file, kWholeFile);
+  for (const os::FileIdentity& file : source_.inodes().stored_to()) recall(file, engine::kWholeFile);
 }
 
 void Server::unmount() noexcept {

@@ -178,6 +178,22 @@ TEST_P(MountCoherence, what_a_device_has_stored_to_a_hole_is_data) {
   EXPECT_EQ(client_.ask(fmt::format("hole {}", kGranule)), fmt::format("ok {}", 2 * kGranule));
 }
 
+TEST_P(MountCoherence, what_a_program_has_stored_to_a_hole_is_data) {
+  Client other;
+  for (const std::string name : {"of_no_device", "of_a_device"}) {
+    mounted_.make(name, "");
+    std::filesystem::resize_file(mounted_.plain(name), kSize);
+    const Mapping mapping = name == "of_a_device" ? mounted_.map(name) : Mapping();
+    client_.must("open " + mounted_.at(name));
+    client_.must("map");
+    client_.must(fmt::format("store {} 4096 1", kGranule));
+    other.must("open_reading " + mounted_.at(name));
+    EXPECT_EQ(other.ask("data 0"), fmt::format("ok {}", kGranule)) << name;
+    client_.must(fmt::format("store {} 4096 1", kGranule + 4096));
+    EXPECT_EQ(other.ask(fmt::format("hole {}", kGranule)), fmt::format("ok {}", kGranule + 8192)) << name;
+  }
+}
+
 TEST_P(MountCoherence, copy_by_the_kernel_is_of_what_the_device_stored) {
   device_stores(0, kSize, 1);
   client_.must("copy_to " + mounted_.at("copy"));
