@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <cerrno>
+
 #include "host/mount/caller.hpp"
 #include "host/mount/session.hpp"
 #include "host/mount/source.hpp"
@@ -92,22 +94,20 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
     Inode& directory = source.inode(parent);
     const Caller caller(request);
     os::Descriptor opened;
-    const int flags = backing_flags(info->flags) | (info->flags & O_EXCL);
-    const bool is_unnamed = name == kUnnamed;
-    os::TreeNode unnamed;
+    os::TreeNode created;
+    const int flags = backing_flags(info->flags);
+    const int exclusive = info->flags & O_EXCL;
     int error = caller.as_caller([&] {
-      return is_unnamed ? directory.node.create_unnamed(flags, mode, &opened, &unnamed)
-                        : directory.node.create(name, flags, mode, &opened);
+      return name == kUnnamed ? directory.node.create_unnamed(flags | exclusive, mode, &opened, &created)
+                              : directory.node.create(name, flags, mode, &opened, &created);
     });
+    // Somebody has put something there since the kernel looked: it shall look again, and open that as it
+    // opens what was there before, with its checks and truncation.
+    if (error == EEXIST && exclusive == 0) return ESTALE;
     if (error != 0) return error;
     fuse_entry_param entry{};
-    error =
-        is_unnamed ? source.remember(std::move(unnamed), &entry) : source.look_up(directory, name, &entry);
+    error = source.remember(std::move(created), &entry);
     if (error != 0) return error;
-    if (!S_ISREG(entry.attr.st_mode)) {
-      source.take_back(entry);  // somebody put another object there between the two steps
-      return EEXIST;
-    }
     return reply_create(request, source, entry, std::move(opened), *info);
   });
 }

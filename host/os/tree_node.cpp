@@ -83,19 +83,20 @@ int TreeNode::find(const std::string& path, TreeNode* found) const noexcept {
   return 0;
 }
 
-int TreeNode::create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept {
-  // O_NONBLOCK, so that a named pipe that somebody put there meanwhile is not waited for.
-  const ::open_how how =
-      how_to_open(flags | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, mode & 07777, kBeneath);
-  Descriptor fd(sys::openat2(fd_.get(), name, how));
-  if (!fd) return errno;
-  *opened = std::move(fd);
-  return 0;
+int TreeNode::create(const char* name, int flags, mode_t mode, Descriptor* opened,
+                     TreeNode* node) const noexcept {
+  return create_by(name, flags | O_CREAT | O_EXCL, mode, opened, node);
 }
 
 int TreeNode::create_unnamed(int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept {
-  Descriptor fd(sys::openat2(fd_.get(), ".", how_to_open(flags | O_TMPFILE, mode & 07777, kBeneath)));
+  return create_by(".", flags | O_TMPFILE, mode, opened, node);
+}
+
+int TreeNode::create_by(const char* path, int flags, mode_t mode, Descriptor* opened,
+                        TreeNode* node) const noexcept {
+  Descriptor fd(sys::openat2(fd_.get(), path, how_to_open(flags, mode & 07777, kBeneath)));
   if (!fd) return errno;
+  // By its descriptor: the name may lead to another file by now.
   Descriptor held(sys::open(ProcPath(fd.get()).get(), O_PATH));
   if (!held) return errno;
   *opened = std::move(fd);

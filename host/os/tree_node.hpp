@@ -34,8 +34,9 @@ class TreeNode {
   [[nodiscard]] int look_up(const char* name, TreeNode* found) const noexcept;
   /// What `path`, below this directory, leads to; no link on the way is followed.
   [[nodiscard]] int find(const std::string& path, TreeNode* found) const noexcept;
-  /// Creates a regular file and opens it; opens what is there if `flags` lacks O_EXCL.
-  [[nodiscard]] int create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept;
+  /// Creates a regular file, opens it and holds it. EEXIST if there is anything of the name.
+  [[nodiscard]] int create(const char* name, int flags, mode_t mode, Descriptor* opened,
+                           TreeNode* node) const noexcept;
   /// Creates a regular file without a name in this directory, and opens it (O_TMPFILE). It can be linked
   /// later unless `flags` has O_EXCL.
   [[nodiscard]] int create_unnamed(int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept;
@@ -72,6 +73,7 @@ class TreeNode {
  private:
   explicit TreeNode(Descriptor fd) noexcept : fd_(std::move(fd)) {}
   bool is_symlink() const noexcept;
+  int create_by(const char* path, int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept;
 
   Descriptor fd_;
 };

@@ -46,8 +46,13 @@ class Client {
       words >> text;
       close();
       const int how = command == "open_reading" ? O_RDONLY : O_RDWR;
-      const int flags = command == "open_direct" ? O_DIRECT : command == "open_appending" ? O_APPEND : 0;
-      fd_ = ::open(text.c_str(), how | flags);
+      const int flags = command == "open_direct"      ? O_DIRECT
+                        : command == "open_appending" ? O_APPEND
+                        : command == "open_data_sync" ? O_DSYNC
+                        : command == "open_creating"  ? O_CREAT | O_TRUNC
+                        : command == "open_new"       ? O_CREAT | O_EXCL
+                                                      : 0;
+      fd_ = ::open(text.c_str(), how | flags, 0600);
       return fd_ >= 0;
     }
     if (command == "copy_to") {  // all of it, by copy_file_range
@@ -59,6 +64,7 @@ class Client {
     if (command == "map_random") return map() && ::madvise(memory_, mapped_, MADV_RANDOM) == 0;
     if (command == "msync") return ::msync(memory_, mapped_, MS_SYNC) == 0;
     if (command == "fsync") return ::fsync(fd_) == 0;
+    if (command == "fdatasync") return ::fdatasync(fd_) == 0;
     if (command == "close") return close();
     if (command == "size") return tell_size();
     if (command == "rename" || command == "unlink") {

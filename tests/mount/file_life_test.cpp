@@ -1,5 +1,8 @@
 // Files that begin to be known, or cease to be, while somebody else asks for them.
 
+#include <linux/fuse.h>
+
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -50,6 +53,37 @@ TEST_P(FileLife, who_looks_a_file_up_second_finds_what_the_device_has) {
   EXPECT_EQ(opened.get(), "ok");
   EXPECT_EQ(second_.end(), "ok " + all(10, 1));
   EXPECT_EQ(first_.end(), "ok");
+}
+
+// The kernel has found no such name, and asks for a file to be created.
+TEST_P(FileLife, file_that_is_there_when_it_shall_be_created_is_opened_as_any_other) {
+  const auto open_while_it_appears = [&](const std::string& command, const std::string& name) {
+    Hold creates({.call = Call::request, .when = When::before, .on_behalf_of = FUSE_CREATE});
+    first_.begin(command + " " + mounted_.at(name));
+    creates.wait();
+    mounted_.make(name, "anothers");
+    creates.release();
+    return first_.end();
+  };
+  EXPECT_EQ(open_while_it_appears("open_creating", "file"), "ok");
+  EXPECT_EQ(mounted_.content("file"), "") << "it was to be truncated";
+  EXPECT_EQ(open_while_it_appears("open_new", "new"), "errno " + std::to_string(EEXIST));
+  EXPECT_EQ(mounted_.content("new"), "anothers");
+}
+
+TEST_P(FileLife, created_file_whose_name_is_taken_at_once_is_the_one_that_was_created) {
+  mounted_.make("other", std::string(kSize, 'o'));
+  const Mapping mapping = mounted_.map("other");
+  Hold created({.call = Call::openat2, .when = When::after, .on_behalf_of = FUSE_CREATE});
+  first_.begin("open_creating " + mounted_.at("file"));
+  created.wait();
+  std::filesystem::rename(mounted_.plain("other"), mounted_.plain("file"));
+  created.release();
+  EXPECT_EQ(first_.end(), "ok");
+  EXPECT_EQ(first_.ask("size"), "ok 0");
+  first_.must("write 0 10 1");
+  EXPECT_EQ(first_.bytes("read 0 100"), all(10, 1));
+  EXPECT_EQ(mounted_.content("file").substr(0, 20), std::string(20, 'o'));
 }
 
 // A recall may be the work of a signal handler, where nothing may be freed or closed.

@@ -212,6 +212,19 @@ Request request_of(const void* message) noexcept {
 // The linker makes these of the library's calls.
 extern "C" {
 
+long __real_syscall(long, ...);
+long __wrap_syscall(long number, ...) {
+  va_list list;
+  va_start(list, number);
+  std::array<long, 6> a{};
+  for (long& argument : a) argument = va_arg(list, long);
+  va_end(list);
+  const auto call = [&] { return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]); };
+  if (number != SYS_openat2) return call();
+  const Passing passing(Call::openat2);
+  return call();
+}
+
 ssize_t __real_pread(int, void*, std::size_t, off_t);
 ssize_t __wrap_pread(int fd, void* into, std::size_t size, off_t at) {
   const Passing passing(Call::pread, static_cast<std::uint64_t>(at), size);

@@ -15,6 +15,7 @@ namespace aprime::test {
 enum class Call : std::uint8_t {
   request,     ///< the whole work on one request of the kernel's to the mount
   invalidate,  ///< pages are taken out of the kernel's cache and every mapping
+  openat2,     ///< a name is looked up, or a file created
   pread,
   pwrite,    ///< and pwritev2
   ioctl,     ///< bytes and rights of the emulated device with page faults
