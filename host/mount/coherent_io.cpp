@@ -167,6 +167,15 @@ int allocate_coherent(CoherentFile& file, const OpenHandle& handle, int mode, st
   return 0;
 }
 
+int sync_coherent(CoherentFile& file, OpenHandle& handle, GranuleRange range, bool data_only) {
+  const Status status = file.sync(range, AgentId::mount());
+  const Status unheard = file.errors().take(handle.errors_seen, status);
+  // The program's own descriptor as well: by each the kernel tells once what it could not write by itself.
+  const int own_error = handle.file.sync(data_only);
+  if (!status.is_ok()) return error_of(status);
+  return unheard.is_ok() ? own_error : error_of(unheard);
+}
+
 }  // namespace
 
 bool keeps_pages_coherent() noexcept {
@@ -215,11 +224,7 @@ int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only) {
   const ServingGate::Passed passed = inode.gate.pass();
   if (inode.coherent == nullptr) return handle.file.sync(data_only);
   CoherentFile& file = *inode.coherent;
-  const Status status = file.sync({GranuleIndex{0}, file.directory().capacity()}, AgentId::mount());
-  const Status unheard = file.errors().take(handle.errors_seen, status);
-  if (!status.is_ok()) return error_of(status);
-  if (!unheard.is_ok()) return error_of(unheard);
-  return data_only ? 0 : handle.file.sync(false);
+  return sync_coherent(file, handle, {GranuleIndex{0}, file.directory().capacity()}, data_only);
 }
 
 int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whence, off_t* found) {

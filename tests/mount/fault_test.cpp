@@ -84,6 +84,14 @@ TEST_P(MountFaults, failed_fdatasync_is_told_and_its_bytes_are_written_again) {
   EXPECT_EQ(mounted_.content("file").substr(kGranule, kGranule), std::string(kGranule, '\2'));
 }
 
+// It is told of what the kernel could not write by itself.
+TEST_P(MountFaults, programs_own_descriptor_is_synced_too) {
+  os::sys::set_fault_plan({.call = Call::fdatasync, .nth = 2, .error = EIO});
+  EXPECT_EQ(client_.ask("fdatasync"), failure(EIO));
+  os::sys::clear_fault_plan();
+  client_.must("fdatasync");
+}
+
 TEST_P(MountFaults, page_that_cannot_be_written_home_stays_on_the_device) {
   mounted_.device_stores(mapping_, kWhole, 1);
   {
