@@ -1,6 +1,7 @@
 #include "host/mount/coherent_io.hpp"
 
 #include <linux/falloc.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -193,13 +194,25 @@ int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& 
   return request.is_page || found->size == 0 ? error : 0;
 }
 
-int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
+int write_bytes(const Inode& inode, OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put) {
   const ServingGate::Passed passed = request.is_page ? inode.gate.pass() : inode.gate.pass_if_open();
   if (request.ends_privileges && keeps_privileges(inode))
     if (const int error = handle.file.end_privileges(); error != 0) return error;
-  if (inode.coherent != nullptr) return write_coherent(*inode.coherent, handle, request, from, put);
-  return request.appends ? handle.file.append(from, put) : handle.file.write(request.at, from, put);
+  if (inode.coherent == nullptr)
+    return request.appends ? handle.file.append(from, request.sync, put)
+                           : handle.file.write(request.at, from, request.sync, put);
+  CoherentFile& file = *inode.coherent;
+  int error = write_coherent(file, handle, request, from, put);
+  if (error != 0 || request.sync == 0) return error;
+  // Where an append came to lie is not told.
+  const GranuleRange written =
+      request.appends
+          ? GranuleRange{GranuleIndex{0}, file.directory().capacity()}
+          : file.granule().covering({ByteOffset{static_cast<std::uint64_t>(request.at)}, ByteCount{*put}});
+  error = sync_coherent(file, handle, written, request.sync == RWF_DSYNC);
+  if (error != 0) *put = 0;
+  return error;
 }
 
 int set_size(const Inode& inode, const OpenHandle* handle, off_t size) {

@@ -39,6 +39,9 @@ struct ByteRequest {
   bool appends;
   /// By somebody whose write ends set-user-id bits.
   bool ends_privileges;
+  /// Of a write by a program: what shall be on the disk before the reply. 0, RWF_DSYNC (its bytes) or
+  /// RWF_SYNC (its attributes, too).
+  int sync;
   HostAccess how;
 };
 
@@ -57,7 +60,7 @@ struct FoundBytes {
 /// \pre nothing is found yet, and `pages` empty
 int read_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
                std::span<std::byte> into, os::PagePipe& pages, FoundBytes* found);
-int write_bytes(const Inode& inode, const OpenHandle& handle, const ByteRequest& request,
+int write_bytes(const Inode& inode, OpenHandle& handle, const ByteRequest& request,
                 std::span<const std::byte> from, std::size_t* put);
 /// `handle`: what the size is set by; null where a name is.
 int set_size(const Inode& inode, const OpenHandle* handle, off_t size);

@@ -1,6 +1,7 @@
 // Open files: their bytes.
 
 #include <fcntl.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -87,6 +88,7 @@ void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_fi
                              .is_direct = (info->flags & O_DIRECT) != 0,
                              .appends = false,
                              .ends_privileges = false,
+                             .sync = 0,
                              .how = source.runtime().host_access()};
     FoundBytes found;
     const int error = read_bytes(source.inode(id), handle_of(*info), wanted, into, answer.pages, &found);
@@ -94,6 +96,12 @@ void read(fuse_req_t request, fuse_ino_t id, std::size_t size, off_t at, fuse_fi
     reply_found(request, found, answer);
     return kReplied;
   });
+}
+
+/// Those of the file and those of the one write (RWF_DSYNC) the kernel tells alike.
+int sync_flags(int flags) noexcept {
+  // O_SYNC is O_DSYNC and one more.
+  return (flags & O_SYNC) == O_SYNC ? RWF_SYNC : (flags & O_DSYNC) != 0 ? RWF_DSYNC : 0;
 }
 
 void write(fuse_req_t request, fuse_ino_t id, const char* from, std::size_t size, off_t at,
@@ -108,6 +116,7 @@ void write(fuse_req_t request, fuse_ino_t id, const char* from, std::size_t size
                              .is_direct = !is_page && (info->flags & O_DIRECT) != 0,
                              .appends = !is_page && (info->flags & O_APPEND) != 0,
                              .ends_privileges = RequestBuffer::ends_privileges(),
+                             .sync = is_page ? 0 : sync_flags(info->flags),
                              .how = source.runtime().host_access()};
     std::size_t put = 0;
     const int error = write_bytes(source.inode(id), handle_of(*info), wanted, bytes, &put);

@@ -23,7 +23,7 @@ int OpenFile::read(off_t at, std::span<std::byte> into, std::size_t* got) const 
   return 0;
 }
 
-int OpenFile::put(off_t at, std::span<const std::byte> from, int flags, std::size_t* put) const noexcept {
+int OpenFile::write(off_t at, std::span<const std::byte> from, int flags, std::size_t* put) const noexcept {
   for (*put = 0; *put < from.size();) {
     const std::span<const std::byte> rest = from.subspan(*put);
     const ssize_t n =
@@ -36,12 +36,8 @@ int OpenFile::put(off_t at, std::span<const std::byte> from, int flags, std::siz
   return 0;
 }
 
-int OpenFile::write(off_t at, std::span<const std::byte> from, std::size_t* done) const noexcept {
-  return put(at, from, 0, done);
-}
-
-int OpenFile::append(std::span<const std::byte> from, std::size_t* done) const noexcept {
-  return put(0, from, RWF_APPEND, done);
+int OpenFile::append(std::span<const std::byte> from, int flags, std::size_t* put) const noexcept {
+  return write(0, from, flags | RWF_APPEND, put);
 }
 
 int OpenFile::sync(bool data_only) const noexcept {

@@ -20,10 +20,12 @@ class OpenFile {
 
   /// Reads until `into` is full or the file ends; `*got` is how far it came, also on failure.
   [[nodiscard]] int read(off_t at, std::span<std::byte> into, std::size_t* got) const noexcept;
-  /// Writes all of `from` unless it fails; `*put` is how far it came.
-  [[nodiscard]] int write(off_t at, std::span<const std::byte> from, std::size_t* put) const noexcept;
+  /// Writes all of `from` unless it fails; `*put` is how far it came. `flags`: as for pwritev2, RWF_DSYNC or
+  /// RWF_SYNC.
+  [[nodiscard]] int write(off_t at, std::span<const std::byte> from, int flags,
+                          std::size_t* put) const noexcept;
   /// Writes where the file ends at that moment.
-  [[nodiscard]] int append(std::span<const std::byte> from, std::size_t* put) const noexcept;
+  [[nodiscard]] int append(std::span<const std::byte> from, int flags, std::size_t* put) const noexcept;
   [[nodiscard]] int sync(bool data_only) const noexcept;
   /// Clears the set-user-id bit, and the set-group-id bit of a program, where this process may.
   [[nodiscard]] int end_privileges() const noexcept;
@@ -39,8 +41,6 @@ class OpenFile {
                             std::size_t* copied) const noexcept;
 
  private:
-  int put(off_t at, std::span<const std::byte> from, int flags, std::size_t* put) const noexcept;
-
   Descriptor fd_;
 };
 

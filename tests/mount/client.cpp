@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -84,7 +85,8 @@ class Client {
     if (command == "append") return append(length, value);
     if (command == "read") return read(at, length);
     if (command == "read_often") return read_often(at, length, value);
-    if (command == "write") return write(at, length, value);
+    if (command == "write") return write(at, length, value, 0);
+    if (command == "write_data_sync") return write(at, length, value, RWF_DSYNC);
     if (command == "load") return tell(memory_ + offset, length);
     if (command == "await") return await(offset, length, value);
     if (command == "store") return std::memset(memory_ + offset, value, length) != nullptr;
@@ -160,10 +162,11 @@ class Client {
     return true;
   }
 
-  bool write(long at, std::size_t size, int value) {
+  bool write(long at, std::size_t size, int value, int flags) {
     const auto bytes = buffer(size);
     std::memset(bytes.get(), value, size);
-    return ::pwrite(fd_, bytes.get(), size, at) == static_cast<ssize_t>(size);
+    const ::iovec part{bytes.get(), size};
+    return ::pwritev2(fd_, &part, 1, at, flags) == static_cast<ssize_t>(size);
   }
 
   bool append(std::size_t size, int value) {

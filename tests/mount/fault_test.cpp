@@ -92,6 +92,24 @@ TEST_P(MountFaults, programs_own_descriptor_is_synced_too) {
   client_.must("fdatasync");
 }
 
+TEST_P(MountFaults, write_that_shall_be_on_the_disk_fails_if_it_is_not) {
+  mounted_.device_stores(mapping_, kWhole, 1);
+  for (const std::string command : {"write", "write_data_sync"}) {
+    client_.must((command == "write" ? "open_data_sync " : "open ") + mounted_.at("file"));
+    {
+      const Failing failing(Call::fdatasync, EIO, 1);
+      EXPECT_EQ(client_.ask(command + " 100 50 2"), failure(EIO)) << command;
+    }
+    {
+      const Failing failing(Call::pwrite, ENOSPC);
+      EXPECT_EQ(client_.ask(command + " 100 50 2"), failure(ENOSPC)) << command;
+    }
+    client_.must(command + " 100 50 3");
+    EXPECT_EQ(mounted_.content("file").substr(100, 50), std::string(50, '\3')) << command;
+    mounted_.device_stores(mapping_, kWhole, 1);
+  }
+}
+
 TEST_P(MountFaults, page_that_cannot_be_written_home_stays_on_the_device) {
   mounted_.device_stores(mapping_, kWhole, 1);
   {
