@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "host/engine/transfer.hpp"
+#include "host/mount/source.hpp"
 #include "host/os/kernel_version.hpp"
 
 namespace aprime::mount {
@@ -16,19 +17,6 @@ namespace {
 using coherence::AgentId;
 using engine::CoherentFile;
 using engine::Patience;
-
-int error_of(const Status& status) noexcept {
-  if (status.is_ok()) return 0;
-  if (status.system_error != 0) return status.system_error;
-  switch (status.code) {
-    case Errc::no_space: return ENOSPC;
-    case Errc::access_denied: return EBADF;
-    case Errc::resources:
-    case Errc::device_memory: return ENOMEM;
-    case Errc::invalid_argument: return EINVAL;
-    default: return EIO;
-  }
-}
 
 /// The size of the file now, up to which the runtime's tables reach.
 int current_size(CoherentFile& file, std::uint64_t* size) {

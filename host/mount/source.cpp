@@ -1,5 +1,7 @@
 #include "host/mount/source.hpp"
 
+#include <cerrno>
+
 namespace aprime::mount {
 
 int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* entry) {
@@ -51,6 +53,19 @@ void Source::close(const Opened& opened) noexcept {
   const auto at = opened_.find(&opened);
   gone = std::move(at->second);
   opened_.erase(at);
+}
+
+int error_of(const Status& status) noexcept {
+  if (status.is_ok()) return 0;
+  if (status.system_error != 0) return status.system_error;
+  switch (status.code) {
+    case Errc::no_space: return ENOSPC;
+    case Errc::access_denied: return EBADF;
+    case Errc::resources:
+    case Errc::device_memory: return ENOMEM;
+    case Errc::invalid_argument: return EINVAL;
+    default: return EIO;
+  }
 }
 
 int reply_entry(fuse_req_t request, Source& source, const fuse_entry_param& entry) noexcept {

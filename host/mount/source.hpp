@@ -58,6 +58,9 @@ class Source {
 /// at once all the same; those made in the source directly, after this time.
 inline constexpr double kBelieveSeconds = 1.0;
 
+/// The errno by which a program is told; 0 if it is ok.
+int error_of(const Status& status) noexcept;
+
 /// Given back by the function of `answer` that has replied itself.
 inline constexpr int kReplied = -1;
 
@@ -70,6 +73,8 @@ void answer(fuse_req_t request, Fn&& operation) noexcept {
     error = operation(*static_cast<Source*>(::fuse_req_userdata(request)));
   } catch (const std::bad_alloc&) {
     error = ENOMEM;
+  } catch (const Error& why) {
+    error = error_of({why.code(), why.system_error(), {}});
   } catch (const std::exception&) {
     error = EIO;
   }

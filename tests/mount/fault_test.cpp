@@ -138,6 +138,12 @@ TEST_P(MountFaults, write_that_fails_leaves_the_file_as_it_was) {
   EXPECT_EQ(mounted_.device_misses(mapping_, kWhole, 'h'), 0u);
 }
 
+TEST_P(MountFaults, size_for_which_there_is_no_memory_is_told_as_that) {
+  if (GetParam() != DeviceKind::emulated) return;  // the other one's tables are small
+  EXPECT_EQ(client_.ask(fmt::format("truncate {}", std::uint64_t{10} << 40)), failure(ENOMEM));
+  EXPECT_EQ(client_.ask("size"), fmt::format("ok {}", kSize));
+}
+
 TEST_P(MountFaults, read_that_fails_is_told_and_the_next_one_is_right) {
   {
     const Failing failing(Call::pread, EIO);
