@@ -32,11 +32,13 @@ class BufferIo final : public GranuleIo {
     const ByteRange bytes = clip(file_.granule().bytes_of(GranuleRange{g, GranuleCount{1}}));
     const ByteCount offset = bytes.first - file_.granule().offset_of(g);
     Counters::add(file_.host_counters().bytes_bounced, bytes.size.value);
+    has_bounced_ = true;
     return direction_ == Direction::into_buffer ? region.read_copy(g, offset, buffer_for(bytes))
                                                 : region.write_copy(g, offset, buffer_for(bytes));
   }
   /// Whether some of it went to the page cache that was to go to the disk.
   bool needs_sync() const noexcept { return needs_sync_; }
+  bool has_bounced() const noexcept { return has_bounced_; }
 
  private:
   ByteRange clip(ByteRange r) const noexcept {
@@ -54,6 +56,7 @@ class BufferIo final : public GranuleIo {
   const Direction direction_;
   const Path path_;
   bool needs_sync_ = false;
+  bool has_bounced_ = false;
 };
 
 Status move(CoherentFile& file, const Transfer& transfer, ByteRange range, GranuleIo& io,
@@ -112,6 +115,7 @@ Status write_file(CoherentFile& file, const Transfer& transfer, std::span<const 
   BufferIo io(file, range, const_cast<std::byte*>(from.data()), Direction::out_of_buffer,
               transfer.is_direct ? Path::direct : Path::buffered);
   const Status status = move(file, transfer, range, io, true);
+  if (transfer.sets_time && io.has_bounced()) file.file().touch();
   // With no granule held: a sync may be waiting for one.
   return status.is_ok() && io.needs_sync() ? file.sync_home() : status;
 }

@@ -20,6 +20,9 @@ struct Transfer {
   /// first: they need not be recalled. Not for writes: a page may be asked for again before the bytes are
   /// home.
   AgentId requester = AgentId::cpu();
+  /// What is bounced changes the time of the file now, by one more system call, and not when it comes home
+  /// only.
+  bool sets_time = false;
 };
 
 /// Reads the newest bytes, wherever they are; atomic per granule. Bytes past the end of the file are zeros.

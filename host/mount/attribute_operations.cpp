@@ -61,6 +61,9 @@ void set_attributes(fuse_req_t request, fuse_ino_t id, struct ::stat* wanted, in
                     fuse_file_info* info) {
   answer(request, [&](Source& source) {
     const Inode& inode = source.inode(id);
+    // What gets to the source later would change a time that is set now. What cannot get there does.
+    const int times = what & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_SIZE);
+    if (times == FUSE_SET_ATTR_MTIME) static_cast<void>(bring_home(source, inode));
     const int error = set_attributes_of(inode, *wanted, what, info);
     return error != 0 ? error : reply_attributes(request, inode);
   });

@@ -45,7 +45,8 @@ engine::Transfer transfer_of(CoherentFile& file, const ByteRequest& request, std
                              std::span<const std::byte> buffer) noexcept {
   return {.at = ByteOffset{at},
           .how = request.how,
-          .is_direct = request.is_direct && is_aligned(file, at, buffer)};
+          .is_direct = request.is_direct && is_aligned(file, at, buffer),
+          .sets_time = true};
 }
 
 /// From how many bytes on it is faster to let the kernel take pages to the reply than to copy them to memory
@@ -228,15 +229,12 @@ int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only) {
   return sync_coherent(file, handle, {GranuleIndex{0}, file.directory().capacity()}, data_only);
 }
 
-int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whence, off_t* found) {
+int bring_home(const Source& source, const Inode& inode) {
+  if (inode.may_be_stored_to()) source.runtime().recall(inode.identity, engine::kWholeFile);
   const ServingGate::Passed passed = inode.gate.pass();
-  if (inode.coherent != nullptr) {
-    // What only a device has stored to is a hole at home.
-    CoherentFile& file = *inode.coherent;
-    const Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
-    if (!status.is_ok()) return error_of(status);
-  }
-  return handle.file.seek(at, whence, found);
+  if (inode.coherent == nullptr) return 0;
+  CoherentFile& file = *inode.coherent;
+  return error_of(file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait));
 }
 
 int copy_bytes(const Inode& inode, const OpenHandle& handle, off_t at, const Inode& to_inode,

@@ -18,6 +18,8 @@ namespace aprime::mount {
 /// write past the pages could leave old ones behind.
 bool keeps_pages_coherent() noexcept;
 
+class Source;
+
 /// A regular file that a program has open.
 struct OpenHandle {
   os::OpenFile file;
@@ -67,8 +69,9 @@ int set_size(const Inode& inode, const OpenHandle* handle, off_t size);
 /// `mode` as for fallocate.
 int allocate_bytes(const Inode& inode, const OpenHandle& handle, int mode, off_t at, off_t size);
 int sync_bytes(const Inode& inode, OpenHandle& handle, bool data_only);
-/// SEEK_DATA and SEEK_HOLE.
-int seek_bytes(const Inode& inode, const OpenHandle& handle, off_t at, int whence, off_t* found);
+/// Brings what programs have stored by mmap, and what only a device has, to the source. Not for a request
+/// that changes the size, during which the kernel holds back the former.
+int bring_home(const Source& source, const Inode& inode);
 /// EXDEV where the kernel shall copy by reading and writing.
 int copy_bytes(const Inode& inode, const OpenHandle& handle, off_t at, const Inode& to_inode,
                const OpenHandle& to, off_t to_at, std::size_t size, std::size_t* copied);

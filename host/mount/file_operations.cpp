@@ -142,11 +142,10 @@ void allocate(fuse_req_t request, fuse_ino_t id, int mode, off_t at, off_t size,
 
 void seek(fuse_req_t request, fuse_ino_t id, off_t at, int whence, fuse_file_info* info) {
   answer(request, [&](Source& source) {
-    const Inode& inode = source.inode(id);
-    // Stored to a hole, it is one in the source still.
-    source.recall_stored(inode);
+    // What was stored to a hole is one in the source until then.
+    int error = bring_home(source, source.inode(id));
     off_t found = 0;
-    const int error = seek_bytes(inode, handle_of(*info), at, whence, &found);
+    if (error == 0) error = handle_of(*info).file.seek(at, whence, &found);
     if (error != 0) return error;
     ::fuse_reply_lseek(request, found);
     return kReplied;

@@ -37,10 +37,6 @@ void Source::settle(Inode& inode) {
   inode.is_settled.store(true);
 }
 
-void Source::recall_stored(const Inode& inode) noexcept {
-  if (inode.may_be_stored_to()) runtime_->recall(inode.identity, engine::kWholeFile);
-}
-
 void Source::keep(std::unique_ptr<Opened> opened) {
   const Opened* const key = opened.get();
   const sync::Lock lock(opened_mutex_);

@@ -38,9 +38,6 @@ class Source {
   int look_up(const Inode& parent, const char* name, fuse_entry_param* entry);
   /// Fills `entry` for the object, which is remembered. Returns 0 or an errno.
   int remember(os::TreeNode node, fuse_entry_param* entry);
-  /// Has the kernel write back what programs have stored by mmap. Not for a request that changes the size,
-  /// during which the kernel holds that back.
-  void recall_stored(const Inode& inode) noexcept;
   /// The kernel did not take the entry.
   void take_back(const fuse_entry_param& entry) noexcept { inodes_.forget(inode(entry.ino), 1); }
 

@@ -121,6 +121,8 @@ class File {
   /// Deallocates a range that then reads as zeros (FALLOC_FL_PUNCH_HOLE | KEEP_SIZE); writes zeros where the
   /// file system has no holes.
   Status punch(ByteRange range) noexcept;
+  /// Says that it was changed now, as a write to it would. Best effort.
+  void touch() noexcept;
   /// posix_fadvise for the range; readahead of the alias as a whole. Best effort.
   void advise(ByteRange range, Advice advice) noexcept;
 

@@ -101,9 +101,13 @@ bool File::store_resident(ByteOffset at, std::span<const std::byte> from) noexce
   if (window == nullptr || !window->is_resident(at.value, from.size()) || !window->store(at.value, from))
     return false;
   // A page that was stored to lately takes a store without telling the file system.
+  touch();
+  return true;
+}
+
+void File::touch() noexcept {
   const std::array<::timespec, 2> times{{{0, UTIME_OMIT}, {0, UTIME_NOW}}};
   static_cast<void>(::futimens(state_->fd.load(), times.data()));
-  return true;
 }
 
 Status File::read_direct(ByteOffset at, std::span<std::byte> into) noexcept {

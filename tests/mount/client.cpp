@@ -68,6 +68,7 @@ class Client {
     if (command == "fdatasync") return ::fdatasync(fd_) == 0;
     if (command == "close") return close();
     if (command == "size") return tell_size();
+    if (command == "time") return tell_time();
     if (command == "rename" || command == "unlink") {
       std::string to;
       words >> text >> to;
@@ -75,6 +76,7 @@ class Client {
     }
     words >> at >> size >> value;
     const auto offset = static_cast<std::size_t>(at), length = static_cast<std::size_t>(size);
+    if (command == "set_times") return set_times(at);
     if (command == "truncate") return ::ftruncate(fd_, at) == 0;
     if (command == "punch")
       return ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size) == 0;
@@ -126,6 +128,19 @@ class Client {
   bool tell_size() {
     struct ::stat s {};
     return ::fstat(fd_, &s) == 0 && tell_offset(s.st_size);
+  }
+
+  bool tell_time() {
+    struct ::stat s {};
+    if (::fstat(fd_, &s) != 0) return false;
+    result_ = "ok " + std::to_string(s.st_mtim.tv_sec) + "." + std::to_string(s.st_mtim.tv_nsec);
+    return true;
+  }
+
+  /// The times that it was last read and changed, in seconds.
+  bool set_times(long seconds) {
+    const ::timespec times[2] = {{seconds, 0}, {seconds, 0}};
+    return ::futimens(fd_, times) == 0;
   }
 
   bool tell_offset(off_t at) {

@@ -133,6 +133,31 @@ TEST_P(MountCoherence, fsync_makes_what_the_device_stored_durable) {  // rule 8
   EXPECT_EQ(mounted_.content("file"), std::string(kGranule, '\2') + std::string(kSize - kGranule, '\1'));
 }
 
+TEST_P(MountCoherence, write_changes_the_time_at_once) {
+  device_stores(0, kSize, 1);
+  client_.must("set_times 1000");
+  const std::string before = client_.ask("time");
+  EXPECT_EQ(before, "ok 1000.0");
+  client_.must("write 100 50 2");
+  EXPECT_NE(client_.ask("time"), before);
+}
+
+// As programs do that copy a file with its times.
+TEST_P(MountCoherence, time_that_is_set_after_a_write_stays) {
+  mounted_.make("idle", std::string(kSize, 'h'));
+  device_stores(0, kSize, 1);
+  for (const std::string name : {"idle", "file"}) {
+    client_.must("open " + mounted_.at(name));
+    client_.must("map");
+    client_.must("store 40000 50 2");
+    client_.must("write 100 50 2");
+    client_.must("set_times 1000");
+    client_.must("fsync");
+    EXPECT_EQ(client_.ask("time"), "ok 1000.0") << name;
+    EXPECT_EQ(mounted_.content(name).substr(40000, 50), std::string(50, '\2')) << name;
+  }
+}
+
 // Of the page cache of the source; -1 where the kernel does not tell.
 long dirty_pages(const std::string& path) {
   struct {
