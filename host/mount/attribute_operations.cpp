@@ -15,16 +15,17 @@
 namespace aprime::mount {
 namespace {
 
-int reply_attributes(fuse_req_t request, const Inode& inode) noexcept {
+int reply_attributes(fuse_req_t request, const Source& source, const Inode& inode) noexcept {
   struct ::stat attributes {};
   const int error = inode.node.stat(&attributes);
   if (error != 0) return error;
+  attributes.st_ino = source.shown_number(attributes.st_dev, attributes.st_ino);
   ::fuse_reply_attr(request, &attributes, kBelieveSeconds);
   return kReplied;
 }
 
 void get_attributes(fuse_req_t request, fuse_ino_t id, fuse_file_info*) {
-  answer(request, [&](Source& source) { return reply_attributes(request, source.inode(id)); });
+  answer(request, [&](Source& source) { return reply_attributes(request, source, source.inode(id)); });
 }
 
 std::array<timespec, 2> times_to_set(const struct ::stat& wanted, int what) noexcept {
@@ -65,7 +66,7 @@ void set_attributes(fuse_req_t request, fuse_ino_t id, struct ::stat* wanted, in
     const int times = what & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_SIZE);
     if (times == FUSE_SET_ATTR_MTIME) static_cast<void>(bring_home(source, inode));
     const int error = set_attributes_of(inode, *wanted, what, info);
-    return error != 0 ? error : reply_attributes(request, inode);
+    return error != 0 ? error : reply_attributes(request, source, inode);
   });
 }
 

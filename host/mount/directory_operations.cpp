@@ -18,11 +18,13 @@ namespace {
 /// A directory that a program has open.
 class OpenDirectory final : public Opened {
  public:
-  explicit OpenDirectory(DIR* stream) noexcept : stream_(stream) {}
+  OpenDirectory(DIR* stream, std::uint64_t device) noexcept : stream_(stream), device_(device) {}
   ~OpenDirectory() override { ::closedir(stream_); }
   OpenDirectory(const OpenDirectory&) = delete;
   OpenDirectory& operator=(const OpenDirectory&) = delete;
 
+  /// Of its file system.
+  std::uint64_t device() const noexcept { return device_; }
   int descriptor() const noexcept { return ::dirfd(stream_); }
 
   /// Calls `add(entry, next_offset)` from `offset` on, until it returns false (the entry is then seen again
@@ -50,6 +52,7 @@ class OpenDirectory final : public Opened {
   static constexpr off_t kUnknown = -1;
 
   DIR* const stream_;
+  const std::uint64_t device_;
   sync::Mutex mutex_{sync::LockRank::open_directory};
   off_t next_ APRIME_GUARDED_BY(mutex_) = 0;
 };
@@ -59,7 +62,9 @@ OpenDirectory& directory_of(const fuse_file_info& info) noexcept { return opened
 void open_directory(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   answer(request, [&](Source& source) {
     os::Descriptor opened;
-    const int error = source.inode(id).node.open(O_RDONLY | O_DIRECTORY, &opened);
+    struct ::stat attributes {};
+    int error = source.inode(id).node.open(O_RDONLY | O_DIRECTORY, &opened);
+    if (error == 0) error = source.inode(id).node.stat(&attributes);
     if (error != 0) return error;
     const int own = ::fcntl(opened.get(), F_DUPFD_CLOEXEC, 0);
     DIR* stream = own < 0 ? nullptr : ::fdopendir(own);
@@ -68,7 +73,7 @@ void open_directory(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
       if (own >= 0) ::close(own);
       return why;
     }
-    auto directory = std::make_unique<OpenDirectory>(stream);
+    auto directory = std::make_unique<OpenDirectory>(stream, attributes.st_dev);
     const Opened& kept = *directory;
     source.keep(std::move(directory));
     info->fh = reinterpret_cast<std::uint64_t>(&kept);
@@ -92,12 +97,13 @@ void sync_directory(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_inf
 }
 
 void read_directory(fuse_req_t request, fuse_ino_t, std::size_t room, off_t offset, fuse_file_info* info) {
-  answer(request, [&](Source&) {
+  answer(request, [&](Source& source) {
+    OpenDirectory& directory = directory_of(*info);
     std::vector<char> reply(room);
     std::size_t used = 0;
-    const int error = directory_of(*info).list(offset, [&](const dirent& entry, off_t next) {
+    const int error = directory.list(offset, [&](const dirent& entry, off_t next) {
       struct ::stat attributes {};
-      attributes.st_ino = entry.d_ino;
+      attributes.st_ino = source.shown_number(directory.device(), entry.d_ino);
       attributes.st_mode = static_cast<mode_t>(entry.d_type) << 12;
       const std::size_t size =
           ::fuse_add_direntry(request, reply.data() + used, room - used, entry.d_name, &attributes, next);
@@ -147,10 +153,11 @@ void read_directory_plus(fuse_req_t request, fuse_ino_t id, std::size_t room, of
                          fuse_file_info* info) {
   answer(request, [&](Source& source) {
     Inode& parent = source.inode(id);
+    OpenDirectory& directory = directory_of(*info);
     std::vector<char> reply(room);
     std::size_t used = 0;
     GivenEntries given(source);
-    const int error = directory_of(*info).list(offset, [&](const dirent& entry, off_t next) {
+    const int error = directory.list(offset, [&](const dirent& entry, off_t next) {
       fuse_entry_param found{};
       // An entry that cannot be looked up (just removed, no descriptors left) is listed without attributes;
       // the kernel looks it up when it is used.
@@ -159,7 +166,7 @@ void read_directory_plus(fuse_req_t request, fuse_ino_t id, std::size_t room, of
         given.add(found);
       } else {
         found = {};
-        found.attr.st_ino = entry.d_ino;
+        found.attr.st_ino = source.shown_number(directory.device(), entry.d_ino);
         found.attr.st_mode = static_cast<mode_t>(entry.d_type) << 12;
       }
       const std::size_t size =

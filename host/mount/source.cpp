@@ -1,8 +1,32 @@
 #include "host/mount/source.hpp"
 
+#include <sys/sysmacros.h>
+
 #include <cerrno>
 
+#include "host/os/failure.hpp"
+
 namespace aprime::mount {
+
+namespace {
+
+std::uint64_t device_of(const Inode& inode) {
+  struct ::stat attributes {};
+  const int error = inode.node.stat(&attributes);
+  if (error != 0) throw os::failure(Errc::cannot_open, "cannot look at the source", error);
+  return attributes.st_dev;
+}
+
+}  // namespace
+
+Source::Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime)
+    : runtime_(std::move(runtime)), inodes_(std::move(root)), root_device_(device_of(inodes_.root())) {}
+
+std::uint64_t Source::shown_number(std::uint64_t device, std::uint64_t inode) const noexcept {
+  if (device == root_device_) return inode;
+  // The kernel's device numbers have 20 bits and 12.
+  return inode ^ std::uint64_t{minor(device)} << 44 ^ std::uint64_t{major(device)} << 32;
+}
 
 int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* entry) {
   os::TreeNode node;
@@ -15,6 +39,7 @@ int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
   if (error != 0) return error;
   Inode& inode = inodes_.remember(std::move(node), entry->attr);
   entry->ino = id_of(inode);
+  entry->attr.st_ino = shown_number(inode.identity.device, inode.identity.inode);
   try {
     if (S_ISREG(entry->attr.st_mode) && !inode.is_settled.load()) settle(inode);
   } catch (...) {

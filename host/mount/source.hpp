@@ -20,8 +20,8 @@ class Opened {
 /// The tree that a mount shows, as its operations see it.
 class Source {
  public:
-  Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime)
-      : runtime_(std::move(runtime)), inodes_(std::move(root)) {}
+  /// \throws Error(cannot_open)
+  Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime);
 
   engine::RuntimeState& runtime() const noexcept { return *runtime_; }
 
@@ -32,6 +32,10 @@ class Source {
   /// Keeps `opened` until the program has closed it, or the mount ends. \throws std::bad_alloc
   void keep(std::unique_ptr<Opened> opened);
   void close(const Opened& opened) noexcept;
+  /// The inode number to show for one of `device`. Several file systems may be mounted below the root, all of
+  /// which have one device on the mount: those that are not the root's have their device's number in the high
+  /// bits, which theirs hardly reach.
+  std::uint64_t shown_number(std::uint64_t device, std::uint64_t inode) const noexcept;
   static fuse_ino_t id_of(const Inode& inode) noexcept { return reinterpret_cast<fuse_ino_t>(&inode); }
 
   /// Looks up an entry and remembers it, for a reply that gives it to the kernel. Returns 0 or an errno.
@@ -47,6 +51,7 @@ class Source {
   /// Outlives the inodes: after an unmount they may be the last to hold a file whose bytes devices have.
   const std::shared_ptr<engine::RuntimeState> runtime_;
   InodeTable inodes_;
+  const std::uint64_t root_device_;
   sync::Mutex opened_mutex_{sync::LockRank::inodes};
   std::unordered_map<const Opened*, std::unique_ptr<Opened>> opened_ APRIME_GUARDED_BY(opened_mutex_);
 };

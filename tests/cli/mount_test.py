@@ -244,6 +244,26 @@ class Tree(MountedTest):
         self.assertEqual(len(content), 3 * 4096 + 100)
         self.assertEqual((content[5000:5005], content[9000:9006]), (b"first", b"second"))
 
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a file system")
+    def test_file_systems_below_the_source_share_no_inode_number(self):
+        self.write(self.plain("file"), b"x")
+        for name in ("a", "b"):
+            os.mkdir(self.plain(name))
+            check(LIBC.mount(b"none", self.plain(name).encode(), b"tmpfs", 0, b"size=1M"))
+            self.addCleanup(LIBC.umount2, self.plain(name).encode(), 2)
+            # Each counts from the same number on.
+            self.write(self.plain(name, "file"), name.encode())
+        self.assertEqual(os.stat(self.plain("a", "file")).st_ino, os.stat(self.plain("b", "file")).st_ino)
+        numbers = {os.stat(self.at(path)).st_ino for path in ("file", "a/file", "b/file", "a", "b")}
+        self.assertEqual(len(numbers), 5)
+        self.assertEqual(os.stat(self.at("file")).st_ino, os.stat(self.plain("file")).st_ino)
+        for name in ("a", "b"):
+            with os.scandir(self.at(name)) as entries:
+                listed = [entry.inode() for entry in entries]
+            self.assertEqual(listed, [os.stat(self.at(name, "file")).st_ino])
+        process = subprocess.run(["cmp", self.at("a", "file"), self.at("b", "file")], capture_output=True)
+        self.assertEqual(process.returncode, 1, "different files")
+
     def test_kernel_of_another_process_on_a_mounted_file(self):
         self.write(self.at("file"), b"Some text. " * 50000)
         self.run_program(APRIME, "demo", self.at("file"), "--device-memory", "1M")
