@@ -1,9 +1,7 @@
 // The rules of the scheme with the CPU side in another process, by way of the mount, and the device side
 // here.
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <array>
 #include <filesystem>
@@ -131,58 +129,6 @@ TEST_P(MountCoherence, fsync_makes_what_the_device_stored_durable) {  // rule 8
   client_.must("store 0 16384 2");
   mapping_.sync();  // what a program stored, too, without its help
   EXPECT_EQ(mounted_.content("file"), std::string(kGranule, '\2') + std::string(kSize - kGranule, '\1'));
-}
-
-TEST_P(MountCoherence, write_changes_the_time_at_once) {
-  device_stores(0, kSize, 1);
-  client_.must("set_times 1000");
-  const std::string before = client_.ask("time");
-  EXPECT_EQ(before, "ok 1000.0");
-  client_.must("write 100 50 2");
-  EXPECT_NE(client_.ask("time"), before);
-}
-
-// As programs do that copy a file with its times.
-TEST_P(MountCoherence, time_that_is_set_after_a_write_stays) {
-  mounted_.make("idle", std::string(kSize, 'h'));
-  device_stores(0, kSize, 1);
-  for (const std::string name : {"idle", "file"}) {
-    client_.must("open " + mounted_.at(name));
-    client_.must("map");
-    client_.must("store 40000 50 2");
-    client_.must("write 100 50 2");
-    client_.must("set_times 1000");
-    client_.must("fsync");
-    EXPECT_EQ(client_.ask("time"), "ok 1000.0") << name;
-    EXPECT_EQ(mounted_.content(name).substr(40000, 50), std::string(50, '\2')) << name;
-  }
-}
-
-// Of the page cache of the source; -1 where the kernel does not tell.
-long dirty_pages(const std::string& path) {
-  struct {
-    std::uint64_t cached, dirty, in_writeback, evicted, recently_evicted;
-  } found{};
-  const struct { std::uint64_t first, size; } everything{};
-  constexpr long kCachestat = 451;
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const long error = ::syscall(kCachestat, fd, &everything, &found, 0);
-  ::close(fd);
-  return error != 0 ? -1 : static_cast<long>(found.dirty + found.in_writeback);
-}
-
-TEST_P(MountCoherence, write_that_shall_be_on_the_disk_is_when_it_returns) {
-  mounted_.make("idle", std::string(kSize, 'h'));
-  device_stores(0, kSize, 1);
-  for (const std::string name : {"idle", "file"}) {
-    client_.must("open " + mounted_.at(name));
-    client_.must("fsync");
-    if (dirty_pages(mounted_.plain(name)) != 0) continue;  // not told, or of a file system in memory
-    if (name == "file") device_stores(0, kSize, 2);
-    client_.must("write_data_sync 100 50 3");
-    EXPECT_EQ(dirty_pages(mounted_.plain(name)), 0) << name;
-    EXPECT_EQ(mounted_.content(name).substr(100, 50), std::string(50, '\3')) << name;
-  }
 }
 
 TEST_P(MountCoherence, direct_io_of_a_program) {  // rule 9
