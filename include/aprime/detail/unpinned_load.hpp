@@ -31,6 +31,15 @@ struct LoadedPiece {
                    : "l"(from)
                    : "memory");
       std::memcpy(held, words, bytes);
+    } else if constexpr (bytes <= 2) {
+      // Of words that are so small, cuda::atomic_ref has no load before CUDA 12.9.
+      std::uint16_t word;
+      if constexpr (bytes == 1) {
+        asm volatile("ld.acquire.gpu.u8 %0, [%1];" : "=h"(word) : "l"(from) : "memory");
+      } else {
+        asm volatile("ld.acquire.gpu.u16 %0, [%1];" : "=h"(word) : "l"(from) : "memory");
+      }
+      std::memcpy(held, &word, bytes);
     } else {
       using Word = WordOf<bytes>;
       auto* const at = const_cast<Word*>(reinterpret_cast<const Word*>(from));
