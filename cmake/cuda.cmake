@@ -5,6 +5,8 @@
 set(APRIME_ENABLE_CUDA AUTO CACHE STRING "Build the CUDA device: AUTO (where nvcc is found), ON or OFF")
 set_property(CACHE APRIME_ENABLE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(aprime_cuda_version_min 12.0)
+# One build for every GPU that is in use.
+set(aprime_cuda_architectures 75 80 86 89 90 100 120)
 
 # Where CMake itself would look, and then where the toolkit installs itself.
 function(aprime_find_nvcc)
@@ -22,10 +24,9 @@ set(APRIME_CUDA OFF)
 if(NOT APRIME_ENABLE_CUDA STREQUAL "OFF")
   aprime_find_nvcc()
   if(CMAKE_CUDA_COMPILER)
-    # One build for every GPU that is in use, as far as the toolkit knows it; not `native`, which fails on a
-    # machine without a GPU.
+    # Not `native`, which fails on a machine without a GPU.
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-      set(CMAKE_CUDA_ARCHITECTURES 75 80 86 89 90 100 120)
+      set(CMAKE_CUDA_ARCHITECTURES ${aprime_cuda_architectures})
     endif()
     enable_language(CUDA)
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL aprime_cuda_version_min)
@@ -33,6 +34,7 @@ if(NOT APRIME_ENABLE_CUDA STREQUAL "OFF")
     endif()
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
       list(REMOVE_ITEM CMAKE_CUDA_ARCHITECTURES 100 120)
+      list(REMOVE_ITEM aprime_cuda_architectures 100 120)
     endif()
   endif()
   if(NOT APRIME_CUDA AND APRIME_ENABLE_CUDA STREQUAL "ON")

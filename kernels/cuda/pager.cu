@@ -10,7 +10,8 @@ namespace {
 /// multiprocessor have registers of their own, 16,384.
 constexpr int kWarpsBesideEachOther = 32;
 
-__global__ void __launch_bounds__(warp_lanes, kWarpsBesideEachOther)
+// As if a block had two warps: some GPUs take no more than 16 blocks to a multiprocessor.
+__global__ void __launch_bounds__(2 * warp_lanes, kWarpsBesideEachOther / 2)
     run_pager(const detail::PagingPort* port) {
   detail::PagerKernel{}(port);
 }
