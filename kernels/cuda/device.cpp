@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <memory>
 #include <semaphore>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -199,11 +201,40 @@ class CudaDevice final : public device::Device, public device::PagingSource {
   std::unique_ptr<device::Paging> paging_;
 };
 
+/// What nvcc compiled for, as CMake writes it: "80-real" is code for GPUs of compute capability 8.0 and for
+/// later ones with the same major number, "80-virtual" what the driver compiles for any later one, "80" both.
+constexpr std::string_view kArchitectures = APRIME_CUDA_ARCHITECTURES;
+
+bool has_code_for(int capability) {
+  for (std::size_t at = 0; at < kArchitectures.size();) {
+    const std::size_t end = std::min(kArchitectures.find(',', at), kArchitectures.size());
+    const std::string_view architecture = kArchitectures.substr(at, end - at);
+    int first = 0;
+    std::from_chars(architecture.data(), architecture.data() + architecture.size(), first);
+    if (first <= capability && (!architecture.ends_with("-real") || first / 10 == capability / 10))
+      return true;
+    at = end + 1;
+  }
+  return false;
+}
+
+std::string look_for_code() {
+  int major = 0;
+  int minor = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, kGpu);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, kGpu);
+  if (error != cudaSuccess) return status_of(error, "cudaDeviceGetAttribute").reason;
+  const int capability = 10 * major + minor;
+  if (has_code_for(capability)) return {};
+  return fmt::format("GPU {} is sm_{}, and this library was built for others (CMAKE_CUDA_ARCHITECTURES: {})",
+                     kGpu, capability, kArchitectures);
+}
+
 std::string look_for_gpu() {
   // Without a driver CUDA leaves the count as it is, and documents no value.
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaSuccess && count > 0) return {};
+  if (error == cudaSuccess && count > 0) return look_for_code();
   if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
   if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice || error == cudaSuccess) {
     int driver = 0;

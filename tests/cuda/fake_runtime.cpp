@@ -248,16 +248,23 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   FAKE_CUDA_BEGIN(cudaGetDeviceProperties);
   *properties = {};
   std::strcpy(properties->name, "stand-in");
-  properties->major = 9;
+  properties->major = fake::state().machine_.compute_capability / 10;
+  properties->minor = fake::state().machine_.compute_capability % 10;
   properties->multiProcessorCount = 2;
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   FAKE_CUDA_BEGIN(cudaDeviceGetAttribute);
-  if (attribute != cudaDevAttrConcurrentManagedAccess) return cudaErrorInvalidValue;
-  *value = fake::state().machine_.concurrent_managed_access ? 1 : 0;
-  return cudaSuccess;
+  const fake::Machine& machine = fake::state().machine_;
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor: *value = machine.compute_capability / 10; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = machine.compute_capability % 10; return cudaSuccess;
+    case cudaDevAttrConcurrentManagedAccess:
+      *value = machine.concurrent_managed_access ? 1 : 0;
+      return cudaSuccess;
+    default: return cudaErrorInvalidValue;
+  }
 }
 
 cudaError_t cudaGetDevice(int* device) {

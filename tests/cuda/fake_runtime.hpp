@@ -22,6 +22,8 @@ struct Machine {
   int gpus = 1;
   /// 0 = no driver.
   int driver = CUDART_VERSION;
+  /// Of each GPU: 75 is 7.5.
+  int compute_capability = 90;
   std::size_t memory = std::size_t{1} << 30;
   bool concurrent_managed_access = true;
   /// Another kernel fills the GPU until it ends.
