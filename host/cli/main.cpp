@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cctype>
@@ -200,6 +202,17 @@ void add_status(CLI::App& app, std::string& path, bool& json, Action& action) {
   status->callback([&] { action = [&] { return status_command(path, json); }; });
 }
 
+/// A standard stream that is closed would be the first file that is opened, and what is printed would go into
+/// it. What takes its place gives no byte, and refuses to be written as a closed one does. False if there is
+/// nothing to take its place.
+bool occupy_standard_descriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // The lowest free descriptor is this one.
+    if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDONLY) != fd) return false;
+  }
+  return true;
+}
+
 int fail(const std::exception& error, int status) {
   tell(fmt::format("aprime: {}\n", error.what()));
   return status;
@@ -264,6 +277,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace aprime::cli;
+  if (!occupy_standard_descriptors()) {
+    tell("aprime: a standard stream is closed, and /dev/null, to take its place, cannot be opened\n");
+    return ExitCode::failed;
+  }
   // A file size limit is an error of the write that meets it, as a full disk is.
   std::signal(SIGXFSZ, SIG_IGN);
   try {

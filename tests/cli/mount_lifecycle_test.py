@@ -60,6 +60,19 @@ class Lifecycle(MountedTest):
         self.assertEqual((process.returncode, process.stderr), (0, b""))
         self.assertFalse(is_mounted(self.mountpoint))
 
+    def test_background_mount_with_closed_streams(self):
+        self.write(self.plain("file"), b"text")
+        for closed in ("<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"):
+            with self.subTest(closed=closed):
+                detach(self.mountpoint)
+                process = self.aprime("mount", self.source, self.mountpoint, "--device-memory", "1M",
+                                      prefix=["timeout", "60", "sh", "-c", f'exec "$@" {closed}', "sh"])
+                self.assertEqual((process.returncode, process.stdout, process.stderr), (0, b"", b""))
+                # Reading a file of a dead mount fails; of one that hangs, it waits.
+                self.assertEqual(self.run_program("timeout", "60", "cat", self.at("file")), b"text")
+                process = self.aprime("unmount", self.mountpoint)
+                self.assertEqual((process.returncode, process.stderr), (0, b""))
+
     def test_unmounted_from_outside_while_a_file_is_open(self):
         self.start_mount()
         with open(self.at("file"), "w+b", buffering=0) as f:

@@ -110,6 +110,22 @@ class Output(CliTest):
         self.assertEqual(process.returncode, 1)
         self.assertRegex(process.stderr, rb"\Aaprime: standard output[^\n]+\n\Z")
 
+    def test_what_is_printed_to_a_closed_stream_is_in_no_file(self):
+        for command, changes in ((["run", "uppercase"], True), (["demo"], True),
+                                 (["run", "histogram", "--concurrent-host"], False)):
+            for closed in ("<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-"):
+                with self.subTest(command=command, closed=closed):
+                    path = self.file(b"text\n" * 1000)
+                    process = self.aprime(*command, path, prefix=["sh", "-c", f'exec "$@" {closed}', "sh"])
+                    # What cannot be printed is an error, which ends the demo before it has begun.
+                    is_error = " >&-" in f" {closed}"
+                    self.assertEqual(process.returncode, int(is_error), process.stderr)
+                    is_changed = changes and not (is_error and command == ["demo"])
+                    self.assertEqual(self.content(path), (b"TEXT\n" if is_changed else b"text\n") * 1000)
+        path = os.path.join(self.directory, "missing")
+        process = self.aprime("run", "histogram", path, prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+        self.assertEqual((process.returncode, process.stdout), (1, b""))
+
     def test_a_failing_standard_error_ends_nothing(self):
         with open("/dev/full", "wb") as full:
             status = subprocess.run([APRIME, "run", "nothing", "x"], stderr=full, timeout=60).returncode
