@@ -2,12 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <optional>
 
 #include "host/cli/exit_code.hpp"
@@ -16,20 +21,79 @@
 namespace aprime::cli {
 namespace {
 
-/// Gives every hole of the file its disk space. A file system that cannot do so is left to report a full disk
-/// later.
+/// More of them are given back only in part.
+constexpr std::size_t kHolesMax = std::size_t{1} << 20;
+
+struct Part {
+  off_t at;
+  off_t end;
+};
+
+/// What of [at, end) holds no data, as far as the file system tells; `visit(part)` for each, in order.
+template <class Visit>
+void for_each_hole(int fd, Part range, Visit visit) {
+  for (off_t at = range.at; at < range.end;) {
+    const off_t hole = ::lseek(fd, at, SEEK_HOLE);
+    if (hole < 0 || hole >= range.end) return;
+    const off_t data = ::lseek(fd, hole, SEEK_DATA);
+    at = data < 0 ? range.end : std::min(data, range.end);
+    visit(Part{hole, at});
+  }
+}
+
+/// Of the file system, in bytes.
+std::uint64_t free_space(int fd) {
+  struct statvfs system {};
+  if (::fstatvfs(fd, &system) != 0) return std::numeric_limits<std::uint64_t>::max();
+  return (::geteuid() == 0 ? system.f_bfree : system.f_bavail) * system.f_frsize;
+}
+
+/// On a mount, stores by mmap that the kernel has not passed on yet look like a hole.
+bool tells_holes_well(int fd) {
+  struct statfs system {};
+  return ::fstatfs(fd, &system) == 0 && system.f_type != FUSE_SUPER_MAGIC;
+}
+
+/// Zero, or why not.
+int reserve(int fd, std::uint64_t size) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return errno;
+  const auto block = static_cast<std::uint64_t>(info.st_blksize);
+  const Part all{0, static_cast<off_t>((size + block - 1) / block * block)};
+  std::vector<Part> holes;
+  std::uint64_t missing = 0;
+  for_each_hole(fd, all, [&](Part hole) {
+    if (holes.size() < kHolesMax) holes.push_back(hole);
+    missing += static_cast<std::uint64_t>(hole.end - hole.at);
+  });
+  // A part that is reserved already looks like a hole, and one that is compressed has fewer blocks than
+  // bytes.
+  const std::uint64_t has = static_cast<std::uint64_t>(info.st_blocks) * 512;
+  missing = std::min(missing, size - std::min(size, has));
+  if (missing > free_space(fd)) return ENOSPC;
+  int error = 0;
+  do {
+    error = ::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) == 0 ? 0 : errno;
+  } while (error == EINTR);
+  if (error == 0 || !tells_holes_well(fd)) return error;
+  // Some file systems, ext4 for one, keep what they gave until there was no more. Nobody's bytes are taken:
+  // what others have stored meanwhile is a hole no more. Nor is what was only read, until it is forgotten.
+  for (const Part& hole : holes) {
+    ::posix_fadvise(fd, hole.at, hole.end - hole.at, POSIX_FADV_DONTNEED);
+    for_each_hole(fd, hole, [&](Part still) {
+      ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, still.at, still.end - still.at);
+    });
+  }
+  return error;
+}
+
+/// Gives every hole of the file its disk space, or changes nothing. A file system that cannot do so is left
+/// to report a full disk later.
 void reserve_disk_space(const std::string& path, ByteCount size) {
   if (size.value == 0) return;
   const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-  int error = fd < 0 ? errno : 0;
-  if (fd >= 0) {
-    while (::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size.value)) != 0) {
-      error = errno;
-      if (error != EINTR) break;
-      error = 0;
-    }
-    ::close(fd);
-  }
+  const int error = fd < 0 ? errno : reserve(fd, size.value);
+  if (fd >= 0) ::close(fd);
   if (error != 0 && error != EOPNOTSUPP) {
     throw kernels::InputError(
         fmt::format("{}: no disk space for all of the file, which every part of will be stored to: {}; "

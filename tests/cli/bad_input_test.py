@@ -228,6 +228,46 @@ class BadInput(CliTest):
         self.assertIn("nothing was changed", text)
         self.assertEqual(content, data + bytes((8 << 20) - len(data)))
 
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a disk")
+    def test_no_disk_space_for_holes_leaves_the_disk_as_it_was(self):
+        # Real ones keep what they gave until there was no more.
+        image, mount = self.sparse(64 << 20, "image"), os.path.join(self.directory, "disk")
+        os.mkdir(mount)
+        path, block = os.path.join(mount, "file"), 4096
+        tools = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(block), "-O", "^has_journal", image],
+                       env=tools, check=True)
+        subprocess.run(["mount", "-o", "loop", image, mount], env=tools, check=True)
+        self.addCleanup(subprocess.run, ["umount", "--lazy", mount], env=tools, check=True)
+
+        def room():
+            os.sync()
+            return os.statvfs(mount).f_bfree
+
+        holes = 2048
+        with open(path, "wb") as f:
+            for n in range(holes):
+                f.seek(2 * n * block)
+                f.write(b"data" * (block // 4))
+            f.truncate(2 * holes * block)
+        content = self.content(path)
+        # Half of what is missing; or just that, but not what the lists of so many parts take besides.
+        # What was read of the holes is in memory.
+        for left in (holes // 2, holes):
+            with self.subTest(left=left), open(os.path.join(mount, "ballast"), "ab") as ballast:
+                ballast.truncate(0)
+                os.posix_fallocate(ballast.fileno(), 0, (room() - left) * block)
+                ballast.truncate((room() - left) * block + os.fstat(ballast.fileno()).st_size)
+                before = os.stat(path).st_blocks, room()
+                self.assertLess(abs(before[1] - left), 8)
+                self.assert_refused(1, "run", "sort", path, names=[path, "space", "nothing was changed"])
+                self.assertEqual(self.content(path), content)
+                # Those lists may stay longer than they were.
+                self.assertLess(abs(room() - before[1]), 64)
+                self.assertLess(abs(os.stat(path).st_blocks - before[0]), 64 * 8)
+        os.unlink(os.path.join(mount, "ballast"))
+        self.run_json("sort", path)
+
     def test_disk_full_at_writeback(self):
         # One page with letters in each granule: the whole granule is copied back, and its holes have no room.
         data = bytearray(4 << 20)
