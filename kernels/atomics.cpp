@@ -31,7 +31,7 @@ class AtomicsCheck final : public Check {
 };
 
 constexpr std::uint64_t kThreadsMax = std::uint64_t{1} << 20;
-/// Between two looks at whether to stop.
+/// In all, between two looks at whether to stop; and of one counter.
 constexpr std::uint64_t kIncrementsPerLaunch = std::uint64_t{1} << 24;
 
 void validate(const Arguments& arguments, std::span<const Mapping>) {
@@ -41,13 +41,18 @@ void validate(const Arguments& arguments, std::span<const Mapping>) {
 }
 
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {
-  const std::uint64_t tiles =
-      std::max<std::uint64_t>(kIncrementsPerLaunch / (arguments.increments * AtomicsKernel::kTile), 1);
+  constexpr std::uint64_t kIncrementsMax = kIncrementsPerLaunch / AtomicsKernel::kTile;
+  const std::uint64_t tiles = std::max<std::uint64_t>(kIncrementsMax / arguments.increments, 1);
   const ByteCount chunk{tiles * AtomicsKernel::kTile * sizeof(std::uint32_t)};
   session.stream("counting", files[0].size_bytes(), chunk, [&](ByteRange range) {
-    const std::uint64_t total = range.size.value / sizeof(std::uint32_t) * arguments.increments;
-    session.run("atomics", Grid::cover(std::min(total, kThreadsMax), AtomicsKernel::kThreads),
-                AtomicsKernel{arguments.increments}, demand_read_write(files[0], range));
+    for (std::uint64_t left = arguments.increments; left != 0;) {
+      const std::uint64_t increments = std::min(left, kIncrementsMax);
+      const std::uint64_t total = range.size.value / sizeof(std::uint32_t) * increments;
+      session.run("atomics", Grid::cover(std::min(total, kThreadsMax), AtomicsKernel::kThreads),
+                  AtomicsKernel{increments}, demand_read_write(files[0], range));
+      left -= increments;
+      session.progress().advance(ByteCount{0});
+    }
   });
   const std::uint64_t counters = files[0].size<std::uint32_t>();
   return {{"counters", counters}, {"increments", counters * arguments.increments}};

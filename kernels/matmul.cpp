@@ -113,7 +113,8 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
 }
 
 /// The product part by part: parts of C, and for each of them the parts of A and B along the inner dimension.
-/// What is leased of a matrix is one run of bytes: whole rows, or a part of one row.
+/// What is leased of a matrix is one run of bytes: whole rows, or a part of one row. Between two parts an
+/// interrupt is heeded, so that they are limited in work, too.
 class Multiplication {
  public:
   Multiplication(Session& session, std::span<const Mapping> files, const Shape& shape)
@@ -123,6 +124,13 @@ class Multiplication {
     part_.rows = rows_fit ? std::min(shape.rows, lease / std::max(shape.inner, shape.columns)) : 1;
     part_.inner = std::min(shape.inner, std::max<std::uint64_t>(lease / shape.columns, 1));
     part_.columns = std::min(shape.columns, lease);
+    // At the edges the kernel computes whole tiles. Along the inner dimension parts cost least: C stays where
+    // it is.
+    const bool is_gpu = session.runtime().devices().front().name == "cuda";
+    const std::uint64_t work = is_gpu ? kGpuProductsMax : kCpuProductsMax;
+    const std::uint64_t columns = whole_tiles(part_.columns);
+    part_.rows = std::min(part_.rows, whole_tiles(work / MatmulKernel::kTile / columns));
+    part_.inner = std::clamp<std::uint64_t>(work / columns / whole_tiles(part_.rows), 1, part_.inner);
   }
 
   void run() {
@@ -136,6 +144,16 @@ class Multiplication {
   }
 
  private:
+  /// What takes a second or so: of emulated devices on a slow machine, and less than a tenth of it on a GPU.
+  static constexpr std::uint64_t kCpuProductsMax = std::uint64_t{1} << 29;
+  static constexpr std::uint64_t kGpuProductsMax = std::uint64_t{1} << 36;
+
+  /// One at least.
+  static std::uint64_t whole_tiles(std::uint64_t extent) {
+    constexpr std::uint64_t kTile = MatmulKernel::kTile;
+    return std::max<std::uint64_t>((extent + kTile - 1) / kTile, 1) * kTile;
+  }
+
   void multiply(std::uint64_t row, std::uint64_t k, std::uint64_t column) {
     const MatmulKernel kernel{.rows = std::min(part_.rows, shape_.rows - row),
                               .inner = std::min(part_.inner, shape_.inner - k),

@@ -183,6 +183,24 @@ class Output(CliTest):
                     upper = content.count(b"A")
                     self.assertEqual(content, b"A" * upper + b"a" * (len(content) - upper))
 
+    @unittest.skipIf(SMALL, "a launch may take a minute")
+    def test_an_interrupt_is_heeded_in_the_middle_of_much_work_on_few_bytes(self):
+        n = 4096
+        matrix, product = self.sparse(4 * n * n, "matrix"), self.sparse(4 * n * n, "product")
+        for command, interrupts in ((["matmul", matrix, matrix, product, "--rows", str(n)], 1),
+                                    # Half of the increments are no result: it is asked twice.
+                                    (["atomics", self.file(bytes(4096)), "--increments", str(1 << 24)], 2)):
+            for device in DEVICES:
+                with self.subTest(workload=command[0], device=device):
+                    process = start("run", *command, "--device", device, "--device-memory", "512M")
+                    self.addCleanup(process.kill)
+                    for _ in range(interrupts):
+                        time.sleep(1)
+                        self.assertIsNone(process.poll())
+                        process.send_signal(signal.SIGINT)
+                    process.communicate(timeout=60)
+                    self.assertEqual(process.returncode, 130)
+
     def test_the_check_of_verify_can_be_interrupted(self):
         # Before the run, while nothing has changed: the signal ends the process.
         for number in (signal.SIGINT, signal.SIGTERM):
