@@ -35,7 +35,8 @@ class ReduceCheck final : public Check {
   std::string disagreement(const Result& result) override {
     const double sum = std::get<double>(result.front().second);
     if (std::isnan(sum) && std::isnan(sum_)) return {};
-    if (sum == sum_ || std::fabs(sum - sum_) <= std::ldexp(magnitude_, -36)) return {};
+    const bool is_finite = std::isfinite(sum) && std::isfinite(sum_);
+    if (is_finite ? std::fabs(sum - sum_) <= std::ldexp(magnitude_, -36) : sum == sum_) return {};
     return "the sum is " + std::to_string(sum) + "; the CPU gets " + std::to_string(sum_);
   }
 

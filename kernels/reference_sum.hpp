@@ -17,12 +17,10 @@ class ReferenceSum {
  public:
   void add(double product) noexcept {
     value_ += product;
-    magnitude_ += std::fabs(product);
+    if (std::isfinite(product)) magnitude_ += std::fabs(product);
   }
 
   double value() const noexcept { return value_; }
-  /// Of the products.
-  double magnitude() const noexcept { return magnitude_; }
 
   /// How far a sum in float of `terms` products may be off.
   double tolerance(std::uint64_t terms) const noexcept {
@@ -32,14 +30,17 @@ class ReferenceSum {
 
   /// Whether `actual` may be a sum in float of the same `terms` products.
   bool accepts(double actual, std::uint64_t terms) const noexcept {
-    if (!std::isfinite(value_)) return !std::isfinite(actual);
-    // A partial sum may have had no room in a float.
-    if (!std::isfinite(actual)) return magnitude_ >= std::numeric_limits<float>::max();
+    // A partial sum may have had no room in a float: it is infinite, and with the other infinity no number.
+    const bool overflows = magnitude_ >= std::numeric_limits<float>::max();
+    if (std::isnan(value_)) return std::isnan(actual);
+    if (std::isinf(value_)) return actual == value_ || (overflows && std::isnan(actual));
+    if (!std::isfinite(actual)) return overflows;
     return std::fabs(actual - value_) <= tolerance(terms);
   }
 
  private:
   double value_ = 0;
+  /// Of the finite products.
   double magnitude_ = 0;
 };
 

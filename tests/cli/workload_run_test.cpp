@@ -5,10 +5,15 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "aprime/runtime.hpp"
 #include "host/cli/exit_code.hpp"
+#include "kernels/reduce.hpp"
+#include "kernels/reference_sum.hpp"
 
 namespace aprime::cli {
 namespace {
@@ -78,6 +83,52 @@ TEST_F(DisagreementMeanwhile, IsToldWhenTheWorkloadFails) {
   EXPECT_THROW(compute_with(workload_that(
                    [](auto&, auto&, auto) -> kernels::Result { throw kernels::InputError("wrong"); })),
                Disagreement);
+}
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kHuge = std::numeric_limits<float>::max();
+
+TEST(CheckOfASum, AcceptsOnlyTheInfinityThatItIs) {
+  const std::filesystem::path path =
+      std::filesystem::path(testing::TempDir()) / ("aprime-values-" + std::to_string(::getpid()));
+  kernels::Arguments arguments;
+  arguments.files = {path};
+  const auto accepts = [&](const std::vector<float>& values, double sum) {
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(values.data()),
+               static_cast<std::streamsize>(values.size() * sizeof(float)));
+    return kernels::reduce.make_check(arguments)->disagreement({{"sum", sum}}).empty();
+  };
+  EXPECT_TRUE(accepts({1, 2}, 3));
+  for (const double wrong : {2.0, double{kInfinity}, double{-kInfinity}, double{kNan}})
+    EXPECT_FALSE(accepts({1, 2}, wrong)) << wrong;
+  EXPECT_TRUE(accepts({1, kInfinity}, kInfinity));
+  for (const double wrong : {1.0, double{-kInfinity}, double{kNan}})
+    EXPECT_FALSE(accepts({1, kInfinity}, wrong)) << wrong;
+  for (const std::vector<float>& values : {std::vector{1, kNan}, {kInfinity, -kInfinity}}) {
+    EXPECT_TRUE(accepts(values, kNan));
+    for (const double wrong : {1.0, double{kInfinity}, double{-kInfinity}})
+      EXPECT_FALSE(accepts(values, wrong)) << wrong;
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(CheckOfASumInFloat, AcceptsAnotherInfinityOnlyWhereAPartialSumMayHaveOverflowed) {
+  const auto accepts = [](const std::vector<double>& products, float sum) {
+    kernels::ReferenceSum reference;
+    for (const double product : products) reference.add(product);
+    return reference.accepts(sum, products.size());
+  };
+  EXPECT_TRUE(accepts({1, kInfinity}, kInfinity));
+  for (const float wrong : {1.0F, -kInfinity, kNan}) EXPECT_FALSE(accepts({1, kInfinity}, wrong)) << wrong;
+  EXPECT_TRUE(accepts({-kHuge, -kHuge, kInfinity}, kNan));
+  EXPECT_FALSE(accepts({-kHuge, -kHuge, kInfinity}, -kInfinity));
+  EXPECT_TRUE(accepts({kInfinity, -kInfinity}, kNan));
+  for (const float wrong : {1.0F, kInfinity, -kInfinity})
+    EXPECT_FALSE(accepts({kInfinity, -kInfinity}, wrong)) << wrong;
+  EXPECT_TRUE(accepts({kHuge, kHuge, -kHuge, -kHuge}, kNan));
+  EXPECT_FALSE(accepts({1, 2}, kNan));
 }
 
 }  // namespace
