@@ -1,5 +1,7 @@
 #include "kernels/blackscholes.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -89,8 +91,8 @@ class BlackScholesCheck final : public Check {
     std::string first;
     for_each_element<OptionRecord>(path_, [&](std::uint64_t index, const OptionRecord& option) {
       if (first.empty() && !is_right_record(option)) {
-        first = "record " + std::to_string(index) + " says call " + std::to_string(option.call) + ", put " +
-                std::to_string(option.put) + "; the CPU gets " + expected(option);
+        first = fmt::format("record {} says call {}, put {}; the CPU gets {}", index, option.call, option.put,
+                            expected(option));
       }
     });
     return first;
@@ -106,7 +108,7 @@ class BlackScholesCheck final : public Check {
   std::string expected(const OptionRecord& option) const {
     if (!is_priceable(option)) return "NaN, because it is no option";
     const CpuOption right(option, rate_, volatility_);
-    return std::to_string(right.call().value) + " and " + std::to_string(right.put().value);
+    return fmt::format("{} and {}", right.call().value, right.put().value);
   }
 
   std::string path_;

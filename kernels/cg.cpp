@@ -1,5 +1,7 @@
 #include "kernels/cg.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "kernels/csr_file.hpp"
@@ -60,7 +62,7 @@ class CgCheck final : public Check {
     const double norm = std::sqrt(residual_squared);
     const double wanted = arguments_.tolerance * std::sqrt(b_squared);
     if (norm <= wanted + std::sqrt(slack_squared)) return {};
-    return "the residual's norm is " + std::to_string(norm) + ", more than " + std::to_string(wanted);
+    return fmt::format("the residual's norm is {}, more than {}", norm, wanted);
   }
 
  private:
@@ -160,9 +162,10 @@ class ConjugateGradients {
   }
 
   [[noreturn]] void fail_after_all(double residual) const {
-    throw InputError(x_.path() + ": holds no solution yet: after " + std::to_string(iterations_) +
-                     " iterations the residual is " + std::to_string(residual) +
-                     " of the norm of B; run again to go on from there, or give a larger --tolerance");
+    throw InputError(fmt::format(
+        "{}: holds no solution yet: after {} iterations the residual is {:g} of the norm of B; run again to "
+        "go on from there, or give a larger --tolerance",
+        x_.path(), iterations_, residual));
   }
 
   Session& session_;

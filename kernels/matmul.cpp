@@ -1,6 +1,9 @@
 #include "kernels/matmul.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <limits>
 
 #include "kernels/matmul_kernel.hpp"
 #include "kernels/plain_file.hpp"
@@ -51,9 +54,8 @@ class MatmulCheck final : public Check {
       multiply(a_panel, rows);
       for (std::uint64_t i = 0; i < c_panel.size(); ++i) {
         if (sums_[i].accepts(c_panel[i], shape_.inner)) continue;
-        return "row " + std::to_string(first + i / shape_.columns) + ", column " +
-               std::to_string(i % shape_.columns) + " is " + std::to_string(c_panel[i]) + "; the CPU gets " +
-               std::to_string(sums_[i].value());
+        return fmt::format("row {}, column {} is {}; the CPU gets {}", first + i / shape_.columns,
+                           i % shape_.columns, c_panel[i], sums_[i].value());
       }
     }
     return {};
@@ -86,6 +88,13 @@ std::string count_of(const std::string& path, std::uint64_t elements) {
   return path + ": holds " + std::to_string(elements) + " values";
 }
 
+/// As one word of a shell.
+std::string quoted(const std::string& path) {
+  std::string word = "'";
+  for (const char c : path) word += c == '\'' ? "'\\''" : std::string(1, c);
+  return word + "'";
+}
+
 void validate(const Arguments& arguments, std::span<const Mapping> files) {
   const std::uint64_t rows = arguments.rows;
   const std::uint64_t a = files[0].size<float>();
@@ -101,12 +110,15 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
                      " rows of equal length, one for each column of A; give another --rows");
   }
   const Shape shape = shape_of(rows, a, b);
+  constexpr auto kValuesMax = std::uint64_t{std::numeric_limits<off_t>::max()} / sizeof(float);
   std::uint64_t product = 0;
-  if (__builtin_mul_overflow(shape.rows, shape.columns, &product) || c != product) {
-    throw InputError(count_of(arguments.files[2], c) + ", but the product has " + std::to_string(shape.rows) +
-                     " rows of " + std::to_string(shape.columns) +
-                     "; give it that size with: truncate --size " + std::to_string(product * sizeof(float)) +
-                     " " + arguments.files[2]);
+  const bool has_room = !__builtin_mul_overflow(shape.rows, shape.columns, &product) && product <= kValuesMax;
+  if (!has_room || c != product) {
+    throw InputError(fmt::format("{}, but the product has {} rows of {}{}", count_of(arguments.files[2], c),
+                                 shape.rows, shape.columns,
+                                 has_room ? fmt::format("; give it that size with: truncate --size {} -- {}",
+                                                        product * sizeof(float), quoted(arguments.files[2]))
+                                          : ", which is larger than any file"));
   }
   require_two_files(arguments.files[2], arguments.files[0]);
   require_two_files(arguments.files[2], arguments.files[1]);

@@ -1,5 +1,7 @@
 #include "kernels/reduce.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -37,7 +39,7 @@ class ReduceCheck final : public Check {
     if (std::isnan(sum) && std::isnan(sum_)) return {};
     const bool is_finite = std::isfinite(sum) && std::isfinite(sum_);
     if (is_finite ? std::fabs(sum - sum_) <= std::ldexp(magnitude_, -36) : sum == sum_) return {};
-    return "the sum is " + std::to_string(sum) + "; the CPU gets " + std::to_string(sum_);
+    return fmt::format("the sum is {}; the CPU gets {}", sum, sum_);
   }
 
  private:

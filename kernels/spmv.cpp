@@ -1,5 +1,7 @@
 #include "kernels/spmv.hpp"
 
+#include <fmt/format.h>
+
 #include "kernels/csr_file.hpp"
 #include "kernels/csr_product.hpp"
 #include "kernels/plain_file.hpp"
@@ -37,8 +39,7 @@ class SpmvCheck final : public Check {
         [&](std::uint64_t row) {
           const float actual = y.next();
           if (first.empty() && !sum.accepts(actual, terms)) {
-            first = "row " + std::to_string(row) + " is " + std::to_string(actual) + "; the CPU gets " +
-                    std::to_string(sum.value());
+            first = fmt::format("row {} is {}; the CPU gets {}", row, actual, sum.value());
           }
           sum = {};
           terms = 0;

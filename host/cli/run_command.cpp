@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <optional>
+#include <string_view>
 
 #include "aprime/error.hpp"
 #include "aprime/mount_call.hpp"
@@ -28,6 +29,15 @@ void sync_changed(const kernels::Workload& workload, std::span<const Mapping> fi
   }
 }
 
+/// That bytes are kept, and can be saved later, holds no longer than the process.
+std::string without_hope(std::string text) {
+  for (const std::string_view hope : {"; the bytes are kept: free some space and sync again",
+                                      "; the bytes that could not be written are kept"}) {
+    if (const std::size_t at = text.find(hope); at != std::string::npos) text.erase(at, hope.size());
+  }
+  return text;
+}
+
 /// A run failed: saves what can still be saved. Bytes that cannot be written back (disk full, I/O error) end
 /// with the process, which is told in the same line and not in a second one by the runtime's destructor.
 void save_the_rest(Runtime& runtime, const std::exception& error) {
@@ -35,7 +45,7 @@ void save_the_rest(Runtime& runtime, const std::exception& error) {
     runtime.close();
   } catch (const Error& lost) {
     tell(fmt::format("aprime: {}; bytes that the device had changed are not in the file ({} of them)\n",
-                     error.what(), format_size(ByteCount{runtime.stats().dirty_bytes})));
+                     without_hope(error.what()), format_size(ByteCount{runtime.stats().dirty_bytes})));
     std::_Exit(ExitCode::failed);
   }
 }

@@ -63,11 +63,19 @@ class BadInput(CliTest):
         self.run_json("matmul", a, b, c, "--rows", "2")
         for arguments, names in (([a, b, c, "--rows", "4"], [a, "6 values", "4 rows"]),
                                  ([a, c, b, "--rows", "2"], [c, "8 values", "3 rows"]),
-                                 ([a, b, b, "--rows", "2"], [b, "2 rows of 4", "truncate --size 32"]),
+                                 ([a, b, b, "--rows", "2"], [b, "2 rows of 4", f"--size 32 -- '{b}'"]),
                                  ([square, square, square, "--rows", "2"], [square, "same file"]),
                                  ([self.file(b"", "empty"), b, c, "--rows", "2"], [b, "0 rows"])):
             with self.subTest(names=names):
                 self.assert_refused(1, "run", "matmul", *arguments, names=names)
+
+    def test_matmul_of_which_no_file_could_hold_the_product(self):
+        product = self.file(b"", "product")
+        for rows in (1 << 31, 1 << 33):  # its bytes, or its values, are too many for 64 bits
+            path = self.sparse(4 * rows)
+            text = self.assert_refused(1, "run", "matmul", path, path, product, "--rows", str(rows),
+                                       names=[product, "larger than any file"])
+            self.assertNotIn("truncate", text)
 
     def test_blackscholes_with_impossible_parameters(self):
         path = self.file(bytes(20))
@@ -273,10 +281,15 @@ class BadInput(CliTest):
         data = bytearray(4 << 20)
         for at in range(0, len(data), 64 << 10):
             data[at:at + 4] = b"text"
-        text, content = self.run_on_small_disk(1, data, len(data), "run", "uppercase", "FILE",
-                                               "--granule", "64K", "--device-memory", "1M")
-        self.assertRegex(text, r"space|large")
-        self.assertEqual(content.upper(), data.upper())
+        for memory in ("1M", "64M"):  # while it runs, and at its end
+            with self.subTest(memory=memory):
+                text, content = self.run_on_small_disk(1, data, len(data), "run", "uppercase", "FILE",
+                                                       "--granule", "64K", "--device-memory", memory)
+                self.assertRegex(text, r"space|large")
+                # Nobody can sync again: the process has ended.
+                self.assertIn("not in the file", text)
+                self.assertNotIn("kept", text)
+                self.assertEqual(content.upper(), data.upper())
 
     def test_write_error_at_writeback(self):
         for options in EACH_DEVICE:
@@ -293,7 +306,7 @@ class BadInput(CliTest):
         """Runs with FILE on a file system with 1 MiB of room; where nobody may mount one, with a limit on
         file sizes that says the same. Returns what stderr said and the file's content afterwards."""
         mount = os.path.join(self.directory, "mount")
-        os.mkdir(mount)
+        os.makedirs(mount, exist_ok=True)
         path = os.path.join(mount, "file")
         source = self.file(data, "source")
         unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]

@@ -138,6 +138,11 @@ class CsrWorkloads(CliTest):
         self.assert_refused(1, "run", "cg", matrix, b, x, "--iterations", "3", names=[x, "3 iterations"])
         self.assertNotEqual(self.content(x), bytes(4 * n))
         self.run_json("cg", matrix, b, x, "--tolerance", "0.5", "--iterations", "5000")
+        # Small numbers are told as what they are.
+        matrix, x = self.csr(n, n, self.laplace(n)), self.file(bytes(4 * n), "x")
+        text = self.assert_refused(1, "run", "cg", matrix, b, x, "--iterations", "50", "--tolerance", "1e-30",
+                                   names=[x, "50 iterations"])
+        self.assertRegex(text, r"the residual is [1-9][0-9.]*e-\d+ of")
 
     def test_cg_says_when_the_matrix_is_not_positive_definite(self):
         matrix = self.csr(2, 2, [(0, 0, -1.0), (1, 1, -1.0)])
