@@ -13,6 +13,7 @@
 #include "host/cli/progress.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/size_option.hpp"
+#include "host/cli/workload_run.hpp"
 #include "kernels/histogram.hpp"
 #include "kernels/plain_file.hpp"
 #include "kernels/uppercase.hpp"
@@ -53,7 +54,7 @@ class Demo {
   Demo(const std::string& path, const DeviceChoice& choice)
       : path_(path),
         runtime_(make_runtime(choice.runtime_options())),
-        file_(runtime_.map(path, Access::read_write)),
+        file_(map_plain_file(runtime_, path, Access::read_write)),
         progress_(interrupts_, true),
         session_(runtime_, choice.granule, choice.memory, progress_) {
     arguments_.files = {path};

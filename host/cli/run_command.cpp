@@ -75,9 +75,9 @@ std::optional<int> compute_and_sync(const kernels::Workload& workload, const Run
 
 int run_here(const kernels::Workload& workload, const RunOptions& options) {
   Runtime runtime = make_runtime(options.device.runtime_options());
-  const std::vector<Mapping> files =
-      prepare_files(workload, options.arguments, options.concurrent_host,
-                    [&](const std::string& path, Access access) { return runtime.map(path, access); });
+  const std::vector<Mapping> files = prepare_files(
+      workload, options.arguments, options.concurrent_host,
+      [&](const std::string& path, Access access) { return map_plain_file(runtime, path, access); });
   // The check may take its time, and asks nobody whether to stop. Before the run nothing has changed, after
   // it all is on disk: a signal that ends the process there does no harm.
   std::unique_ptr<kernels::Check> check;

@@ -15,6 +15,10 @@ namespace aprime::cli {
 /// Maps a file of the workload's arguments.
 using MapFile = std::function<Mapping(const std::string& path, Access access)>;
 
+/// Maps a file unless its size is not what can be read of it, as of files of /proc and /sys. \throws Error,
+/// kernels::InputError
+Mapping map_plain_file(Runtime& runtime, const std::string& path, Access access);
+
 /// Maps the files and refuses what cannot work, before anything changes. \throws Error, kernels::InputError
 std::vector<Mapping> prepare_files(const kernels::Workload& workload, const kernels::Arguments& arguments,
                                    bool concurrent_host, const MapFile& map);

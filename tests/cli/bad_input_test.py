@@ -166,8 +166,20 @@ class BadInput(CliTest):
                             names="--increments")
 
     def test_what_a_system_call_refuses_is_no_wrong_usage(self):
-        # It cannot be synced, for one.
-        self.assert_refused(1, "run", "uppercase", "/proc/version", names="/proc/version")
+        # It cannot be synced, for one; and it has no byte.
+        path = "/proc/self/attr/exec"
+        if not os.path.exists(path):
+            self.skipTest("this kernel has no security modules")
+        self.assert_refused(1, "run", "uppercase", path, names=[path, "sync"])
+
+    def test_files_whose_size_is_not_what_they_hold(self):
+        # One says that it has no byte, the other that it has a page of them.
+        for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
+            if not os.path.exists(path):
+                continue
+            for arguments in (["run", "histogram", path], ["run", "histogram", path, "--verify"],
+                              ["run", "grep", "x", path], ["run", "uppercase", path], ["demo", path]):
+                self.assert_refused(1, *arguments, names=[path, "copy it first"])
 
     def test_granule_that_is_no_power_of_two_or_out_of_range(self):
         path = self.file(b"x")
