@@ -62,19 +62,38 @@ struct BlackScholesKernel {
     const float drift = fmaf(0.5F * volatility, volatility, rate) * years;
     const float d1 = (log_ratio(spot, strike) + drift) / deviation;
     const float d2 = d1 - deviation;
-    const float discounted = strike * expf(-rate * years);
-    option.call = spot * normal_cdf(d1) - discounted * normal_cdf(d2);
-    option.put = discounted * normal_cdf(-d2) - spot * normal_cdf(-d1);
+    const float discounted = times_exp(strike, -rate * years);
+    option.call = part(spot, d1) - part(discounted, d2);
+    option.put = part(discounted, -d2) - part(spot, -d1);
   }
 
  private:
   /// And finite.
   APRIME_DEVICE static bool is_positive(float x) { return x > 0.0F && x <= 3.402823466e38F; }
 
+  /// Of a positive number: neither overflown nor underflown.
+  APRIME_DEVICE static bool is_normal(float x) { return x >= 1.17549435e-38F && x <= 3.402823466e38F; }
+
+  /// value * exp(x), which may be a float where exp(x) is none.
+  APRIME_DEVICE static float times_exp(float value, float x) {
+    const float factor = expf(x);
+    if (is_normal(factor)) return value * factor;
+    const float root = expf(0.5F * x);
+    return value * root * root;
+  }
+
+  /// What counts of `value`, which may be infinite: nothing where the probability is 0.
+  APRIME_DEVICE static float part(float value, float x) {
+    const float probability = normal_cdf(x);
+    return probability == 0.0F ? 0.0F : value * probability;
+  }
+
   /// log(a / b), accurate for neighbours too, whose difference is exact where their quotient is not.
   APRIME_DEVICE static float log_ratio(float a, float b) {
     const bool are_near = a < 2.0F * b && b < 2.0F * a;
-    return are_near ? log1pf((a - b) / b) : logf(a / b);
+    if (are_near) return log1pf((a - b) / b);
+    const float quotient = a / b;
+    return is_normal(quotient) ? logf(quotient) : logf(a) - logf(b);
   }
 };
 

@@ -6,6 +6,8 @@ import array
 import itertools
 import math
 import operator
+import os
+import random
 import unittest
 
 from command import EACH_DEVICE, SIZE, SMALL, CliTest
@@ -141,6 +143,19 @@ class NumberWorkloads(CliTest):
             priced = array.array("f", self.content(path))
             for at in range(0, len(priced), 5):
                 self.assertEqual(all(map(math.isnan, priced[at + 3:at + 5])), at >= 5 * len(extreme))
+
+    def test_blackscholes_of_any_positive_numbers(self):
+        # Quotients, exponentials and terms overflow and underflow where the prices do not.
+        seed = int(os.environ.get("APRIME_TEST_SEED", random.SystemRandom().getrandbits(32)))
+        bits = random.Random(seed)
+        largest = 0x7f7fffff
+        records = array.array("I", itertools.chain.from_iterable(
+            (*(bits.randint(1, largest) for _ in range(3)), 0, 0) for _ in range(SIZE // 20)))
+        for rate, volatility in (("0.05", "0.2"), ("-0.01", "0.001"), ("0", "3"), ("1e-30", "1e-20"),
+                                 ("1e10", "1e10")):
+            with self.subTest(APRIME_TEST_SEED=seed, rate=rate, volatility=volatility):
+                path = self.file(records.tobytes())
+                self.run_json("blackscholes", path, "--rate", rate, "--volatility", volatility)
 
 
 if __name__ == "__main__":
