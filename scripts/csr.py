@@ -9,8 +9,10 @@ import array
 import contextlib
 import math
 import os
+import stat
 import struct
 import sys
+import tempfile
 
 MAGIC = b"APRIMCSR"
 VERSION = 1
@@ -43,18 +45,29 @@ def write_csr(path, rows, columns, entries, with_values=True):
             f.write(values.tobytes())
 
 
+def mode_for(path):
+    """Of what is there, or of what would be made there."""
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(os.stat(path).st_mode)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """For writing; it takes the place of what is there when it is complete."""
+    named = path
     path = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as f:  # a device or a pipe
+    if os.path.exists(named) and not os.path.isfile(path):
+        with open(named, "wb") as f:  # a device or a pipe, which may have no other name than /dev/stdout
             yield f
         return
-    unfinished = path + ".tmp"
+    fd, unfinished = tempfile.mkstemp(prefix=os.path.basename(path)[:100] + ".", dir=os.path.dirname(path))
     try:
-        with open(unfinished, "wb") as f:
+        with open(fd, "wb") as f:
             yield f
+        os.chmod(unfinished, mode_for(path))
         os.replace(unfinished, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -81,7 +94,8 @@ def value_of(word):
 
 def read_matrix_market(path):
     """Returns rows, columns and entries. Raises ValueError."""
-    with open(path, encoding="ascii") as f:
+    # Comments are in any encoding; a number that is none is found where it is read.
+    with open(path, encoding="ascii", errors="replace") as f:
         kind = f.readline().lower().split()
         if kind[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(kind) != 5:
             raise ValueError("does not begin with %%MatrixMarket matrix coordinate TYPE SYMMETRY")
@@ -123,7 +137,8 @@ def read_matrix_market(path):
 
 
 def fail(path, why):
-    print(f"csr.py: {path}: {why}", file=sys.stderr)
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{path}: {why}")
+    print(f"csr.py: {line}", file=sys.stderr)
     return 1
 
 
@@ -140,6 +155,8 @@ def main(arguments):
     try:
         rows, columns, entries = read_matrix_market(paths[0])
         at_work_on = paths[1]
+        if os.path.isfile(paths[1]) and os.path.samefile(*paths):
+            return fail(paths[1], "is the file that is read; give another one to write")
         write_csr(paths[1], rows, columns, entries, with_values)
     except OSError as error:
         return fail(at_work_on, error.strerror)

@@ -254,6 +254,47 @@ class CsrWorkloads(CliTest):
         self.assertTrue(os.path.islink(link))
         self.assertEqual(self.content(target)[:8], csr.MAGIC)
 
+    def test_the_source_is_no_target(self):
+        content = b"%%MatrixMarket matrix coordinate real general\n1 1 1\n1 1 1\n"
+        source = os.path.join(self.directory, "source.mtx")
+        link = os.path.join(self.directory, "link")
+        os.symlink(source, link)
+        for target in (source, link):
+            status, text = self.convert(content, target)
+            self.assertEqual((status, text.count(target)), (1, 1))
+            self.assertEqual(self.content(source), content)
+
+    def test_targets_that_are_no_files(self):
+        content = b"%%MatrixMarket matrix coordinate real general\n1 1 1\n1 1 1\n"
+        target = os.path.join(self.directory, "target")
+        # A file of that name is somebody else's.
+        self.file(b"not ours", "target.tmp")
+        self.assertEqual(self.convert(content, target), (0, ""))
+        self.assertEqual(self.content(target + ".tmp"), b"not ours")
+        process = subprocess.run([sys.executable, csr.__file__, os.path.join(self.directory, "source.mtx"),
+                                  "/dev/stdout"], capture_output=True, timeout=60)
+        self.assertEqual((process.returncode, process.stderr), (0, b""))
+        self.assertEqual(process.stdout, self.content(target))
+
+    def test_a_target_keeps_its_mode_and_a_new_one_has_the_usual(self):
+        content = b"%%MatrixMarket matrix coordinate real general\n1 1 1\n1 1 1\n"
+        target, usual = os.path.join(self.directory, "target"), self.file(b"", "usual")
+        self.assertEqual(self.convert(content, target), (0, ""))
+        self.assertEqual(os.stat(target).st_mode, os.stat(usual).st_mode)
+        os.chmod(target, 0o640)
+        self.assertEqual(self.convert(content, target), (0, ""))
+        self.assertEqual(os.stat(target).st_mode & 0o777, 0o640)
+
+    def test_comments_may_be_in_any_encoding_and_names_of_any_characters(self):
+        content = (b"%%MatrixMarket matrix coordinate real general\n% M\xfcller\n% M\xc3\xbcller\n"
+                   b"1 1 1\n1 1 1\n")
+        self.assertEqual(self.convert(content, os.path.join(self.directory, "target")), (0, ""))
+        status, text = self.convert(content + b"1 1 \xb2\n", os.path.join(self.directory, "target"))
+        self.assertEqual((status, "line 6" in text), (1, True))
+        status, text = self.convert(content, os.path.join(self.directory, "a\n\x1b[1mb", "target"))
+        self.assertEqual(status, 1)
+        self.assertRegex(text, r"\Acsr.py: [^\n]*a\\n\\x1b\[1mb/target: [^\n]+\n\Z")
+
 
 if __name__ == "__main__":
     unittest.main()
