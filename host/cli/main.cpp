@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
@@ -49,12 +50,17 @@ constexpr const char* kRunHelp =
     "texts \"inf\", \"-inf\" and \"nan\"; the counters include the few granules that carry arguments and "
     "results.\n";
 
-/// Not CLI11's own conversion, which makes a huge number of "-1".
+/// Not CLI11's own conversion, which makes a huge number of "-1". False if `given` is no such number.
+template <class Count>
+bool parse_count(const std::string& given, Count& value) {
+  const char* end = given.data() + given.size();
+  const auto [rest, error] = std::from_chars(given.data(), end, value);
+  return error == std::errc{} && rest == end;
+}
+
 void add_count(CLI::App& command, const kernels::Argument& argument, std::uint64_t& value) {
   const auto parse = [&argument, &value](const std::string& given) {
-    const char* end = given.data() + given.size();
-    const auto [rest, error] = std::from_chars(given.data(), end, value);
-    if (error != std::errc{} || rest != end || value < argument.smallest) {
+    if (!parse_count(given, value) || value < argument.smallest) {
       throw CLI::ValidationError(
           argument.name, fmt::format("'{}' is not a whole number of at least {}", given, argument.smallest));
     }
@@ -164,9 +170,16 @@ void add_mount(CLI::App& app, MountRequest& request, Action& action) {
   mount->add_flag("--foreground", request.foreground, "serve in this process; Ctrl-C unmounts");
   mount->add_flag("--allow-other", request.options.allow_other, "let other users in, with their own rights");
   mount
-      ->add_option_function<unsigned>(
+      ->add_option_function<std::string>(
           "--dirty-age",
-          [&request](const unsigned& given) { request.dirty_age = std::chrono::seconds{given}; },
+          [&request](const std::string& given) {
+            std::uint32_t seconds = 0;
+            if (!parse_count(given, seconds))
+              throw CLI::ValidationError("--dirty-age",
+                                         fmt::format("'{}' is not a whole number of at most {}", given,
+                                                     std::numeric_limits<std::uint32_t>::max()));
+            request.dirty_age = std::chrono::seconds{seconds};
+          },
           "seconds after which bytes that only a device has are copied back; 0: not before they are needed")
       ->type_name("SECONDS")
       ->default_str("5");
@@ -214,7 +227,7 @@ bool occupy_standard_descriptors() {
 }
 
 int fail(const std::exception& error, int status) {
-  tell(fmt::format("aprime: {}\n", error.what()));
+  tell_line(error.what());
   return status;
 }
 
@@ -266,7 +279,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    tell(fmt::format("aprime: {}; see `aprime --help`\n", explain(app, error)));
+    tell_line(fmt::format("{}; see `aprime --help`", explain(app, error)));
     return ExitCode::usage;
   }
   return action();
@@ -278,7 +291,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace aprime::cli;
   if (!occupy_standard_descriptors()) {
-    tell("aprime: a standard stream is closed, and /dev/null, to take its place, cannot be opened\n");
+    tell_line("a standard stream is closed, and /dev/null, to take its place, cannot be opened");
     return ExitCode::failed;
   }
   // A file size limit is an error of the write that meets it, as a full disk is.

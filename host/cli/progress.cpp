@@ -44,7 +44,7 @@ void TerminalProgress::heed_interrupts() {
   if (arrived >= (stoppable_ ? 1 : 2)) throw kernels::Interrupted{};
   if (arrived == 1 && !told_to_wait_) {
     clear();
-    tell("aprime: finishing first, because the file would be left half changed; interrupt again to stop\n");
+    tell_line("finishing first, because the file would be left half changed; interrupt again to stop");
     told_to_wait_ = true;
   }
 }
@@ -71,8 +71,8 @@ void TerminalProgress::clear() {
 
 int TerminalProgress::tell_interrupted(std::string_view what_of_it) {
   clear();
-  tell(fmt::format("aprime: interrupted after {} of {} ({}){}\n", format_size(done_), format_size(total_),
-                   phase_, what_of_it));
+  tell_line(fmt::format("interrupted after {} of {} ({}){}", format_size(done_), format_size(total_), phase_,
+                        what_of_it));
   return 128 + interrupts_.last_signal();
 }
 

@@ -151,4 +151,19 @@ void tell(std::string_view text) noexcept {
   static_cast<void>(std::fflush(stderr));
 }
 
+void tell_line(std::string_view text) {
+  std::string line = "aprime: ";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      line += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += c;
+    }
+  }
+  tell(line + "\n");
+}
+
 }  // namespace aprime::cli

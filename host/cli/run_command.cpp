@@ -44,8 +44,8 @@ void save_the_rest(Runtime& runtime, const std::exception& error) {
   try {
     runtime.close();
   } catch (const Error& lost) {
-    tell(fmt::format("aprime: {}; bytes that the device had changed are not in the file ({} of them)\n",
-                     without_hope(error.what()), format_size(ByteCount{runtime.stats().dirty_bytes})));
+    tell_line(fmt::format("{}; bytes that the device had changed are not in the file ({} of them)",
+                          without_hope(error.what()), format_size(ByteCount{runtime.stats().dirty_bytes})));
     std::_Exit(ExitCode::failed);
   }
 }

@@ -17,6 +17,14 @@ class BadInput(CliTest):
             self.assert_refused(1, "run", "histogram", path, "--device", device, names=path)
         self.assert_refused(1, "demo", path, names=path)
 
+    def test_names_of_any_bytes_are_told_in_one_line(self):
+        path = os.path.join(self.directory, "a\nb\tc\x1b[1md\x7fe")
+        shown = os.path.join(self.directory, r"a\nb\x09c\x1b[1md\x7fe")
+        for arguments in (["run", "histogram", path], ["demo", path], ["unmount", path]):
+            self.assert_refused(1, *arguments, names=shown)
+        self.assert_refused(2, "run", path, names=shown)
+        self.assert_refused(1, "run", "sort", self.file(b"12345", "x\ny"), names=r"x\ny: its size")
+
     def test_directory(self):
         self.assert_refused(1, "run", "histogram", self.directory, names=self.directory)
 
@@ -158,6 +166,10 @@ class BadInput(CliTest):
                                  (["run", "histogram", path, "--device", "tpu"], "tpu"),
                                  (["run", "histogram", path, "--host-access", "x"], "--host-access"),
                                  (["run", "histogram", path, "--nonsense"], "--nonsense"), (["demo"], "FILE"),
+                                 (["mount", path, path, "--dirty-age", "-1"], ["--dirty-age", "'-1'"]),
+                                 (["mount", path, path, "--dirty-age", "0x10"], ["--dirty-age", "'0x10'"]),
+                                 (["mount", path, path, "--dirty-age", "2.5"], "--dirty-age"),
+                                 (["mount", path, path, "--dirty-age", "9" * 12], "--dirty-age"),
                                  (["info", "extra"], "extra")):
             with self.subTest(arguments=arguments):
                 self.assert_refused(2, *arguments, names=names)
