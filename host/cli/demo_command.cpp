@@ -1,11 +1,15 @@
 #include "host/cli/demo_command.hpp"
 
 #include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "aprime/runtime.hpp"
 #include "host/cli/exit_code.hpp"
@@ -48,6 +52,28 @@ Bins count_by_read(const std::string& path) {
   kernels::for_each_element<unsigned char>(path, [&](std::uint64_t, unsigned char byte) { ++bins[byte]; });
   return bins;
 }
+
+// A signal handler reaches nothing else.
+std::atomic<bool> cpu_is_looking = false;
+
+void tell_truncated(int number) {
+  if (!cpu_is_looking) {
+    ::signal(number, SIG_DFL);  // and the access fails again
+    return;
+  }
+  constexpr std::string_view kLine =
+      "aprime: the file was truncated by another process while the CPU read it through a pointer; what only "
+      "the device had is lost\n";
+  static_cast<void>(!::write(STDERR_FILENO, kLine.data(), kLine.size()));
+  ::_exit(ExitCode::failed);
+}
+
+/// A pointer beyond the end of the file has no other way to say so than SIGBUS. To be there before the
+/// runtime, which hands on what is not its own.
+class TruncationWatch {
+ public:
+  TruncationWatch() { ::signal(SIGBUS, tell_truncated); }
+};
 
 class Demo {
  public:
@@ -120,7 +146,9 @@ class Demo {
 
   void cpu_looks() {
     const Stats before = runtime_.stats();
+    cpu_is_looking = true;
     const Bins seen = count_through_pointer(file_.host<const unsigned char>());
+    cpu_is_looking = false;
     const Stats stats = runtime_.stats();
     const std::uint64_t faults = stats.faults.host_read - before.faults.host_read;
     const bool as_expected = seen == after_upper_casing(before_);
@@ -150,6 +178,7 @@ class Demo {
 
   std::string path_;
   InterruptWatch interrupts_;
+  TruncationWatch truncations_;
   Runtime runtime_;
   Mapping file_;
   TerminalProgress progress_;

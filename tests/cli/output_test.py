@@ -61,6 +61,23 @@ class Output(CliTest):
     def test_demo_of_an_empty_file(self):
         self.assertEqual(self.aprime("demo", self.file(b"")).returncode, 0)
 
+    def test_demo_of_a_file_that_is_truncated_while_the_cpu_reads_it(self):
+        for _ in range(20):
+            path = self.file(b"a" * LONG)
+            process = start("demo", path, "--granule", "4K", "--device-memory", "64M")
+            self.addCleanup(process.kill)
+            for line in process.stdout:
+                if line.startswith(b"3."):
+                    os.truncate(path, 4096)
+            _, err = process.communicate(timeout=60)
+            # That it was too late for the CPU to notice is possible.
+            if b"pointer" in err:
+                self.assertRegex(err, rb"\Aaprime: the file was truncated [^\n]+\n\Z")
+                self.assertEqual(process.returncode, 1)
+                return
+            self.assertIn(process.returncode, (0, 1), err)
+        self.fail("it always came too late")
+
     def test_without_verify_json_says_null(self):
         report = json.loads(self.aprime("run", "histogram", self.file(b"x"), "--json").stdout)
         self.assertIsNone(report["verified"])
