@@ -200,6 +200,17 @@ TEST_P(Observers, a_pointer_given_to_a_system_call_works_inside_a_host_lease) {
   EXPECT_EQ(report(m, 0).place, Place::device) << "not leased";
 }
 
+/// The kernel refuses one change of rights, the CPU's or the device's.
+class OneChangeRefused {
+ public:
+  explicit OneChangeRefused(std::uint64_t nth) {
+    os::sys::set_fault_plan({.call = os::sys::Call::mprotect, .nth = nth, .times = 1, .error = ENOMEM});
+  }
+  ~OneChangeRefused() { os::sys::clear_fault_plan(); }
+  OneChangeRefused(const OneChangeRefused&) = delete;
+  OneChangeRefused& operator=(const OneChangeRefused&) = delete;
+};
+
 TEST_P(Observers, a_host_lease_keeps_its_rights_when_memory_areas_run_short) {
   constexpr std::uint64_t kCount = 256;
   World world(GetParam(), {.granule = ByteCount{kPage}});
@@ -211,10 +222,10 @@ TEST_P(Observers, a_host_lease_keeps_its_rights_when_memory_areas_run_short) {
   const Pipe pipe;
   for (std::uint64_t g = 0; g < kCount; g += 2) {
     if (g >= 100 && g < 110) continue;
-    os::sys::set_fault_plan(
-        {.call = os::sys::Call::mprotect, .nth = 1, .times = 1, .error = ENOMEM, .every = 2});
-    world.store_on_device(m, granules(g, 1, kPage), 0x73);
-    os::sys::clear_fault_plan();
+    {
+      const OneChangeRefused refused(1 + g / 2 % 3);
+      world.store_on_device(m, granules(g, 1, kPage), 0x73);
+    }
     // The kernel does this with the pages: no fault can give a right again.
     ASSERT_EQ(::write(pipe.writer(), lease.bytes().data() + 5 * kPage, 16), 16) << std::strerror(errno);
     ASSERT_EQ(::read(pipe.reader(), lease.bytes().data() + 6 * kPage, 16), 16) << std::strerror(errno);
