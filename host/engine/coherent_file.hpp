@@ -193,7 +193,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// To be called before anybody gets at bytes that the file may have gained by its plain path: a device that
   /// has the granule in which it ended has zeros there, and loses it. May wait for a kernel. Valid answers:
   /// as `perform`.
-  Status take_in_growth(AgentId requester = AgentId::cpu());
+  Status take_in_growth(AgentId requester = AgentId::cpu()) noexcept;
+  /// Whether a range has bytes for which that is needed.
+  bool hides_growth(ByteRange range) const noexcept;
   /// To be called after a resize that no program on the mount has asked for.
   void tell_mount_of_size() noexcept;
   /// Makes a range read as zeros and frees its disk space.
@@ -224,10 +226,14 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   // device::HomePort
   Status read(ByteOffset at, std::span<std::byte> into) noexcept override { return file_.read(at, into); }
   Status write(ByteOffset at, std::span<const std::byte> from) noexcept override {
-    return file_.write(at, below_known_end(at, from));
+    return put_known(at, from, [this](ByteOffset part, std::span<const std::byte> bytes) {
+      return file_.write(part, bytes);
+    });
   }
   Status store(ByteOffset at, std::span<const std::byte> from) noexcept override {
-    return file_.store(at, below_known_end(at, from));
+    return put_known(at, from, [this](ByteOffset part, std::span<const std::byte> bytes) {
+      return file_.store(part, bytes);
+    });
   }
   std::span<const std::byte> alias() noexcept override { return file_.alias(); }
 
@@ -316,23 +322,28 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   // file_size.cpp
   class SizeIo;
-  /// The size of the file, and how often this runtime had changed it when it was looked at.
+  /// The size of the file; how often this runtime had changed it when it was looked at, and what end devices
+  /// were told of.
   struct SizeSeen {
     Status status;
     ByteCount size;
     std::uint64_t changes;
+    std::uint64_t known_end;
   };
   SizeSeen see_size() noexcept;
   Status resize_from(const SizeSeen& before, ByteCount size, AgentId requester);
   /// Changes the size if it is still what was seen, and was all the time: else conflict.
   Status truncate_from(const SizeSeen& before, ByteCount size) noexcept;
   void note_end(const SizeSeen& seen) noexcept;
-  /// Of what a device has: what lies beyond is not the file's.
-  std::span<const std::byte> below_known_end(ByteOffset at, std::span<const std::byte> from) const noexcept {
+  /// What lies behind the known end in its granule: no part of it that a device has is the file's.
+  ByteRange behind_known_end() const noexcept {
     const std::uint64_t end = known_end_.load();
-    return from.first(
-        static_cast<std::size_t>(std::min<std::uint64_t>(from.size(), end - std::min(end, at.value))));
+    const std::uint64_t granule = granule_.bytes().value;
+    return {ByteOffset{end}, ByteCount{(granule - end % granule) % granule}};
   }
+  /// `put(at, bytes)` for those of a device's bytes that are the file's.
+  template <class Put>
+  Status put_known(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept;
   /// For the mount. Waits only so long for who has the granule, and then fails with resources and EBUSY; for
   /// pins not at all if it may stay pinned. Where it is being recalled, `io` is not done, which is no
   /// failure.
@@ -345,8 +356,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// Held across ftruncate, and while no granule is waited for.
   sync::Mutex size_mutex_{sync::LockRank::file};
   std::uint64_t size_changes_ APRIME_GUARDED_BY(size_mutex_) = 0;
-  /// Up to here a device's copy has what the file has. Where the file has grown since by its plain path, a
-  /// copy has zeros, which are not to be written there. Set while no device has the granule that it lies in.
+  /// Where the file ended when devices were told last. It may have grown since by its plain path: a device's
+  /// copy of the granule that this lies in has zeros behind it, which are not to be written there. Raised
+  /// while no device has that granule.
   std::atomic<std::uint64_t> known_end_{0};
   const GranuleSize granule_;
   const std::vector<DeviceSlot*> devices_;
@@ -400,5 +412,17 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   GranuleRange unsynced_by_pointer_ APRIME_GUARDED_BY(sync_mutex_);
   bool last_sync_failed_ APRIME_GUARDED_BY(sync_mutex_) = false;
 };
+
+template <class Put>
+Status CoherentFile::put_known(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept {
+  const ByteRange gap = behind_known_end();
+  const ByteOffset end = at + ByteCount{from.size()};
+  if (gap.empty() || end <= gap.first || gap.end() <= at) return put(at, from);
+  Status status;
+  if (at < gap.first) status = put(at, from.first(static_cast<std::size_t>((gap.first - at).value)));
+  if (status.is_ok() && gap.end() < end)
+    status = put(gap.end(), from.last(static_cast<std::size_t>((end - gap.end()).value)));
+  return status;
+}
 
 }  // namespace aprime::engine

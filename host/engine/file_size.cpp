@@ -70,7 +70,7 @@ class CoherentFile::SizeIo final : public GranuleIo {
 CoherentFile::SizeSeen CoherentFile::see_size() noexcept {
   const sync::Lock lock(size_mutex_);
   const os::File::SizeResult now = file_.size();
-  return {now.status, now.size, size_changes_};
+  return {now.status, now.size, size_changes_, known_end_.load()};
 }
 
 Status CoherentFile::truncate_from(const SizeSeen& before, ByteCount size) noexcept {
@@ -85,21 +85,38 @@ Status CoherentFile::truncate_from(const SizeSeen& before, ByteCount size) noexc
   return {};
 }
 
+/// The end is where it was seen, unless somebody else has told devices of one since, whose granule they may
+/// have.
 void CoherentFile::note_end(const SizeSeen& seen) noexcept {
   const sync::Lock lock(size_mutex_);
-  if (size_changes_ == seen.changes && known_end_.load() < seen.size.value) known_end_.store(seen.size.value);
+  if (size_changes_ != seen.changes || known_end_.load() != seen.known_end) return;
+  const os::File::SizeResult now = file_.size();
+  if (!now.status.is_ok()) return;
+  // It may go on growing. But only what it lacks now may be taken from what devices store.
+  const bool is_there = seen.size.value > seen.known_end ? now.size >= seen.size : now.size == seen.size;
+  if (is_there) known_end_.store(seen.size.value);
 }
 
-Status CoherentFile::take_in_growth(AgentId requester) {
-  for (;;) {
-    const SizeSeen seen = see_size();
+bool CoherentFile::hides_growth(ByteRange range) const noexcept {
+  const ByteRange gap = behind_known_end();
+  if (gap.empty() || range.end() <= gap.first || gap.end() <= range.first) return false;
+  const os::File::SizeResult size = file_.size();
+  return size.status.is_ok() && size.size.value > gap.first.value;
+}
+
+Status CoherentFile::take_in_growth(AgentId requester) noexcept {
+  // As far as it had grown at first: it may go on.
+  const SizeSeen first = see_size();
+  for (SizeSeen seen = first;; seen = see_size()) {
     if (!seen.status.is_ok()) return seen.status;
-    const std::uint64_t known = known_end_.load();
-    if (seen.size.value <= known) return {};
+    const ByteCount known{seen.known_end};
+    if (known == seen.size || (known >= first.size && known < seen.size)) return {};
     SizeIo io(*this, SizeIo::Act::note_growth, seen);
-    const GranuleRange last{granule_.index_of(ByteOffset{known}), GranuleCount{1}};
-    const bool ends_within = known % granule_.bytes().value != 0;
-    if (ends_within && (any_busy(last) || any_on_device(last))) {
+    const GranuleRange last{granule_.index_of(ByteOffset{known.value}), GranuleCount{1}};
+    // Where it has become shorter, what the copy has behind the end is not the file's either.
+    const bool has_grown = seen.size > known && known.value % granule_.bytes().value != 0;
+    if (has_grown && last.end().value <= directory_.capacity().value &&
+        (any_busy(last) || any_on_device(last))) {
       const Status status = requester.is_mount()
                                 ? perform_for_program(last.first, Event::io_write, io, kWaitMax, false)
                                 : perform(last, {.event = Event::io_write, .io = &io});
@@ -119,7 +136,7 @@ Status CoherentFile::resize(ByteCount size, AgentId requester, std::optional<Byt
     const SizeSeen before = see_size();
     if (!before.status.is_ok()) return before.status;
     if (from && before.size != *from) return {Errc::conflict, 0, ByteOffset{before.size.value}};
-    if (before.size.value > known_end_.load()) continue;
+    if (before.size.value != before.known_end) continue;
     const Status status = resize_from(before, size, requester);
     if (status.code != Errc::conflict) return status;
   }

@@ -9,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "host/engine/failure.hpp"
 #include "host/os/quiet_thread.hpp"
 
 namespace aprime {
@@ -207,6 +208,10 @@ void LaunchQueue::place(Waiting& next, Placement& placement) {
   const Launch& launch = next.launch;
   const bool faults_in = slot_.device().info().hardware_paged && launch.grid;
   placement.leases = std::move(next.leases);
+  if (!placement.leases)
+    for (const FileRequest& r : launch.requests)
+      if (r.file->hides_growth(r.range))
+        throw_if_failed(r.file->take_in_growth(), r.file->path(), "use what it has gained");
   if (!faults_in) {
     if (!placement.leases) placement.leases = std::make_unique<DeviceLeases>(slot_, launch.requests);
     placement.leases->open();

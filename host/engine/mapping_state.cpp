@@ -144,6 +144,7 @@ void MappingState::prefetch(ByteRange range, unsigned device, Right right) {
   if (device >= file_->device_count())
     throw Error(Errc::invalid_argument, fmt::format("there is no device {}", device));
   const ByteRange bytes = in_file(range, "prefetch");
+  if (file_->hides_growth(bytes)) throw_if_failed(file_->take_in_growth(), file_->path(), "prefetch");
   DeviceSlot& slot = file_->device_slot(device);
   const std::uint64_t room =
       slot.device().frames().capacity().value / file_->region(device).params().frames_per_granule.value;

@@ -180,6 +180,56 @@ TEST_P(Size, what_a_file_has_gained_by_its_plain_path_is_seen_by_who_maps_it_the
   }
 }
 
+TEST_P(Size, what_is_stored_to_a_file_that_was_cut_and_grew_again_stays) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(4 * kGranule));
+  const Mapping m = world.map(path);
+  Mapping other = world.map(path);
+  constexpr std::uint64_t kCut = kGranule + 5000;
+  other.resize(ByteCount{kCut});
+  plain_truncate(path, 4 * kGranule);
+  for (const HostAccess how : {HostAccess::bounce, HostAccess::migrate}) {
+    // The second granule is that in which the file ended.
+    world.store_on_device(m, all_of(m), 0x41);
+    const Bytes some = constant(100, 0x42);
+    m.write(ByteOffset{kCut + 1000}, some, how);
+    m.write(ByteOffset{3 * kGranule}, some, how);
+    const Bytes expected =
+        with(with(constant(4 * kGranule, 0x41), kCut + 1000, 100, 0x42), 3 * kGranule, 100, 0x42);
+    EXPECT_EQ(world.seen_by_device(m), expected);
+    m.sync();
+    EXPECT_EQ(plain_read(path), expected);
+    EXPECT_EQ(read_bytes(m), expected);
+  }
+}
+
+TEST_P(Size, what_a_file_gains_after_its_plain_path_has_cut_it_stays_and_is_seen) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(2 * kGranule - 100));
+  const Mapping whole = world.map(path);
+  constexpr std::uint64_t kCut = kGranule + 5000;
+  plain_truncate(path, kCut);
+  const Mapping shorter = world.map(path);
+  world.store_on_device(shorter, all_of(shorter), 0x31);
+  plain_write(path, kCut, constant(1000, 0x32));
+  shorter.sync();
+  const Bytes expected = with(constant(kCut + 1000, 0x31), kCut, 1000, 0x32);
+  EXPECT_EQ(plain_read(path), expected);
+  const Mapping longer = world.map(path);
+  EXPECT_EQ(world.seen_by_device(longer), expected);
+}
+
+TEST_P(Size, a_file_that_outgrows_what_is_known_of_it_is_told_so) {
+  World world(GetParam(), {.granule = ByteCount{kPage}});
+  const std::string path = world.sparse_file(std::uint64_t{1} << 20);
+  Mapping m = world.map(path);
+  for (const std::uint64_t size : {(std::uint64_t{300} << 20) + 1, (std::uint64_t{300} << 20) + 2}) {
+    plain_truncate(path, size);
+    EXPECT_EQ(code_of([&] { m.resize(ByteCount{2 << 20}); }), Errc::invalid_argument);
+  }
+  EXPECT_EQ(read_bytes(world.map(path), range(std::uint64_t{300} << 20, 2)), constant(2, 0));
+}
+
 TEST_P(Size, a_size_that_no_file_can_have_is_refused_and_changes_nothing) {
   World world(GetParam());
   const std::string path = world.file(pattern(4 * kGranule));
