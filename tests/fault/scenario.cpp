@@ -44,8 +44,10 @@ Scenario::Scenario(const Options& options, const std::string& directory)
       small_(make_file(created(directory + "/small"), kSmallBytes)) {
   big_.holders.resize(2);
   big_.heard.resize(2);
+  big_.may_hear_more.resize(2);
   small_.holders.resize(1);
   small_.heard.resize(1);
+  small_.may_hear_more.resize(1);
 }
 
 Scenario::~Scenario() {

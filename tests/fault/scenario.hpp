@@ -25,6 +25,8 @@ struct ModelFile {
   std::vector<std::optional<Mapping>> holders{};
   /// How many errors of the file each holder has heard of.
   std::vector<std::uint64_t> heard{};
+  /// Whose sync failed may have one more to hear of: the flusher's, right behind.
+  std::vector<bool> may_hear_more{};
 };
 
 /// A run through all that the library does, in which any system call may fail: each step either succeeds and
