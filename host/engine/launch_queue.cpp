@@ -253,7 +253,8 @@ DeviceFaultStatus LaunchQueue::run_on_device(Waiting& next) {
   const device::LaunchResult result =
       slot_.device().run(launch.closure->body(), *launch.grid, placement.on_demand);
   if (result.completed()) return status;
-  status.code = Errc::kernel_failed;
+  status.code =
+      result.outcome == device::LaunchOutcome::out_of_memory ? Errc::resources : Errc::kernel_failed;
   status.message = result.message;
   status.kernel = launch.name;
   if (result.outcome == device::LaunchOutcome::fault) slot_.device().describe(result.fault, status);
