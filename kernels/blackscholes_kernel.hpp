@@ -62,9 +62,9 @@ struct BlackScholesKernel {
     const float drift = fmaf(0.5F * volatility, volatility, rate) * years;
     const float d1 = (log_ratio(spot, strike) + drift) / deviation;
     const float d2 = d1 - deviation;
-    const float discounted = times_exp(strike, -rate * years);
-    option.call = part(spot, d1) - part(discounted, d2);
-    option.put = part(discounted, -d2) - part(spot, -d1);
+    const float discount = -rate * years;
+    option.call = part(spot, d1) - discounted_part(strike, discount, d2);
+    option.put = discounted_part(strike, discount, -d2) - part(spot, -d1);
   }
 
  private:
@@ -82,10 +82,18 @@ struct BlackScholesKernel {
     return value * root * root;
   }
 
-  /// What counts of `value`, which may be infinite: nothing where the probability is 0.
-  APRIME_DEVICE static float part(float value, float x) {
+  /// What counts of `value`.
+  APRIME_DEVICE static float part(float value, float x) { return value * normal_cdf(x); }
+
+  /// What counts of value * exp(discount), which may be no float where this is one; nothing where the
+  /// probability is 0.
+  APRIME_DEVICE static float discounted_part(float value, float discount, float x) {
     const float probability = normal_cdf(x);
-    return probability == 0.0F ? 0.0F : value * probability;
+    if (probability == 0.0F) return 0.0F;
+    const float discounted = times_exp(value, discount);
+    if (is_normal(discounted)) return discounted * probability;
+    const float root = expf(0.5F * discount);
+    return value * root * probability * root;
   }
 
   /// log(a / b), accurate for neighbours too, whose difference is exact where their quotient is not.
