@@ -71,6 +71,14 @@ constexpr std::size_t kRequestMax = kTransferMax + os::kPageBytes;
 /// writev(2) says so by itself.
 os::sanitizer::KernelOrder moved_replies;
 
+/// Whoever waits for a request gets a signal. Nobody here would end a request for that: the kernel is told
+/// so, and asks no more. (libfuse would keep each that comes after its request, and never free the last.)
+void decline_interrupt(int fd, const ::fuse_in_header& interrupt) noexcept {
+  const ::fuse_out_header answer{sizeof answer, -ENOSYS, interrupt.unique};
+  // Fails where the request was answered meanwhile: then there is a next time.
+  static_cast<void>(::write(fd, &answer, sizeof answer) == sizeof answer);
+}
+
 ssize_t read_request(int fd, void* into, std::size_t size, void*) {
   const ssize_t n = ::read(fd, into, std::min(size, kRequestMax));
   // Whoever has taken a request off the queue at the moment of the unmount gets this (fuse_dev_do_read): it
@@ -81,6 +89,11 @@ ssize_t read_request(int fd, void* into, std::size_t size, void*) {
   if (n < static_cast<ssize_t>(sizeof(::fuse_in_header))) return n;
   ::fuse_in_header header;
   std::memcpy(&header, into, sizeof header);
+  if (header.opcode == FUSE_INTERRUPT) {
+    decline_interrupt(fd, header);
+    errno = EAGAIN;  // nothing has come
+    return -1;
+  }
   if (header.opcode == kTmpfile) {
     header.opcode = FUSE_CREATE;
     std::memcpy(into, &header, sizeof header);
