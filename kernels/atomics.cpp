@@ -16,17 +16,17 @@ constexpr Argument kArguments[] = {
 
 class AtomicsCheck final : public Check {
  public:
-  explicit AtomicsCheck(const Arguments& arguments)
-      : path_(arguments.files[0]), expected_(PlainFile(path_).size() / sizeof(std::uint32_t)) {
+  AtomicsCheck(const Arguments& arguments, const RunFile& file)
+      : file_(file), expected_(file.size.value / sizeof(std::uint32_t)) {
     const auto increments = static_cast<std::uint32_t>(arguments.increments);
     for_each_element<std::uint32_t>(
-        path_, [&](std::uint64_t i, std::uint32_t counter) { expected_.add(i, counter + increments); });
+        file_, [&](std::uint64_t i, std::uint32_t counter) { expected_.add(i, counter + increments); });
   }
 
-  std::string disagreement(const Result&) override { return expected_.disagreement(path_); }
+  std::string disagreement(const Result&) override { return expected_.disagreement(file_); }
 
  private:
-  std::string path_;
+  RunFile file_;
   Fingerprint expected_;
 };
 
@@ -68,8 +68,8 @@ constinit const Workload atomics{
     .stoppable = false,
     .needs_disk_space = true,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<AtomicsCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<AtomicsCheck>(arguments, files[0]);
     },
     .run = run,
 };

@@ -33,7 +33,8 @@ class LevelDigest {
 /// A search with one queue. Holds the graph in memory.
 class BfsCheck final : public Check {
  public:
-  explicit BfsCheck(const Arguments& arguments) : arguments_(arguments) {}
+  BfsCheck(const Arguments& arguments, const RunFile& graph)
+      : graph_(graph), source_(static_cast<std::uint32_t>(arguments.source)) {}
 
   std::string disagreement(const Result& result) override {
     search();
@@ -57,14 +58,13 @@ class BfsCheck final : public Check {
 
  private:
   void search() {
-    const std::string& path = arguments_.files[0];
     CsrHeader header{};
-    PlainFile(path).next(std::as_writable_bytes(std::span(&header, 1)));
-    const auto offsets = elements<std::uint64_t>(path, header.offsets_at, header.rows + 1);
-    const auto columns = elements<std::uint32_t>(path, header.columns_at, header.nonzeros);
+    PlainFile(graph_).next(std::as_writable_bytes(std::span(&header, 1)));
+    const auto offsets = elements<std::uint64_t>(header.offsets_at, header.rows + 1);
+    const auto columns = elements<std::uint32_t>(header.columns_at, header.nonzeros);
     levels_.assign(header.rows, kUnreached);
-    std::vector<std::uint32_t> queue{static_cast<std::uint32_t>(arguments_.source)};
-    levels_[arguments_.source] = 0;
+    std::vector<std::uint32_t> queue{source_};
+    levels_[source_] = 0;
     for (std::size_t first = 0; first < queue.size(); ++first) {
       const std::uint32_t vertex = queue[first];
       for (std::uint64_t edge = offsets[vertex]; edge < offsets[vertex + std::size_t{1}]; ++edge) {
@@ -77,15 +77,16 @@ class BfsCheck final : public Check {
   }
 
   template <class T>
-  static std::vector<T> elements(const std::string& path, std::uint64_t offset, std::uint64_t count) {
+  std::vector<T> elements(std::uint64_t offset, std::uint64_t count) const {
     std::vector<T> read(count);
-    PlainFile file(path);
+    PlainFile file(graph_);
     file.seek(offset);
     file.next(std::as_writable_bytes(std::span(read)));
     return read;
   }
 
-  Arguments arguments_;
+  RunFile graph_;
+  std::uint32_t source_;
   std::vector<std::uint32_t> levels_;
 };
 
@@ -190,8 +191,8 @@ constinit const Workload bfs{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<BfsCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<BfsCheck>(arguments, files[0]);
     },
     .run = run,
 };

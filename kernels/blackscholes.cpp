@@ -85,12 +85,12 @@ bool is_priceable(const OptionRecord& option) {
 
 class BlackScholesCheck final : public Check {
  public:
-  explicit BlackScholesCheck(const Arguments& arguments)
-      : path_(arguments.files[0]), rate_(arguments.rate), volatility_(arguments.volatility) {}
+  BlackScholesCheck(const Arguments& arguments, const RunFile& file)
+      : file_(file), rate_(arguments.rate), volatility_(arguments.volatility) {}
 
   std::string disagreement(const Result&) override {
     std::string first;
-    for_each_element<OptionRecord>(path_, [&](std::uint64_t index, const OptionRecord& option) {
+    for_each_element<OptionRecord>(file_, [&](std::uint64_t index, const OptionRecord& option) {
       if (first.empty() && !is_right_record(option)) {
         first = fmt::format("record {} says call {}, put {}; the CPU gets {}", index, option.call, option.put,
                             expected(option));
@@ -112,7 +112,7 @@ class BlackScholesCheck final : public Check {
     return fmt::format("{} and {}", right.call().value, right.put().value);
   }
 
-  std::string path_;
+  RunFile file_;
   double rate_;
   double volatility_;
 };
@@ -151,8 +151,8 @@ constinit const Workload blackscholes{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<BlackScholesCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<BlackScholesCheck>(arguments, files[0]);
     },
     .run = run,
 };

@@ -32,19 +32,20 @@ constexpr Argument kArguments[] = {
 /// sum of as many products as the row has non-zeros, and one more for b.
 class CgCheck final : public Check {
  public:
-  explicit CgCheck(const Arguments& arguments) : arguments_(arguments) {}
+  CgCheck(const Arguments& arguments, std::span<const RunFile> files)
+      : files_(files.begin(), files.end()), tolerance_(arguments.tolerance) {}
 
   std::string disagreement(const Result&) override {
     std::vector<float> x;
-    for_each_element<float>(arguments_.files[2], [&](std::uint64_t, float value) { x.push_back(value); });
-    ElementReader<float> b(arguments_.files[1], 0);
+    for_each_element<float>(files_[2], [&](std::uint64_t, float value) { x.push_back(value); });
+    ElementReader<float> b(files_[1], 0);
     ReferenceSum residual;
     std::uint64_t terms = 0;
     double b_squared = 0;
     double residual_squared = 0;
     double slack_squared = 0;
     for_each_nonzero(
-        arguments_.files[0],
+        files_[0],
         [&](std::uint64_t, std::uint32_t column, double value) {
           residual.add(-value * x.at(column));
           ++terms;
@@ -60,13 +61,14 @@ class CgCheck final : public Check {
           terms = 0;
         });
     const double norm = std::sqrt(residual_squared);
-    const double wanted = arguments_.tolerance * std::sqrt(b_squared);
+    const double wanted = tolerance_ * std::sqrt(b_squared);
     if (norm <= wanted + std::sqrt(slack_squared)) return {};
     return fmt::format("the residual's norm is {}, more than {}", norm, wanted);
   }
 
  private:
-  Arguments arguments_;
+  std::vector<RunFile> files_;
+  double tolerance_;
 };
 
 void validate(const Arguments& arguments, std::span<const Mapping> files) {
@@ -197,8 +199,8 @@ constinit const Workload cg{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<CgCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<CgCheck>(arguments, files);
     },
     .run = run,
 };

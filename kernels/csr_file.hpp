@@ -79,12 +79,12 @@ class CsrFile {
 /// Calls `visit(row, column, value)` for each non-zero, in order, and `end_row(row)` after each row. Reads by
 /// read(2), in bounded memory, for checks. \pre the file has been found to be right
 template <class Visit, class EndRow>
-void for_each_nonzero(const std::string& path, Visit visit, EndRow end_row) {
+void for_each_nonzero(const RunFile& file, Visit visit, EndRow end_row) {
   CsrHeader header{};
-  PlainFile(path).next(std::as_writable_bytes(std::span(&header, 1)));
-  ElementReader<std::uint64_t> offsets(path, header.offsets_at);
-  ElementReader<std::uint32_t> columns(path, header.columns_at);
-  ElementReader<float> values(path, header.values_at);
+  PlainFile(file).next(std::as_writable_bytes(std::span(&header, 1)));
+  ElementReader<std::uint64_t> offsets(file, header.offsets_at);
+  ElementReader<std::uint32_t> columns(file, header.columns_at);
+  ElementReader<float> values(file, header.values_at);
   std::uint64_t entry = offsets.next();
   for (std::uint64_t row = 0; row < header.rows; ++row) {
     for (const std::uint64_t end = offsets.next(); entry < end; ++entry) {

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/plain_file.hpp"
-
 namespace aprime::kernels {
 
 Fingerprint::Fingerprint(std::uint64_t elements)
@@ -13,10 +11,6 @@ Fingerprint::Fingerprint(std::uint64_t elements)
       sums_(elements / run_ + 1) {}
 
 std::string Fingerprint::disagreement(const Fingerprint& actual, std::uint64_t element_bytes) const {
-  if (actual.elements_ != elements_) {
-    return "the file had " + std::to_string(elements_ * element_bytes) + " bytes and has " +
-           std::to_string(actual.elements_ * element_bytes);
-  }
   const auto [expected, found] = std::mismatch(sums_.begin(), sums_.end(), actual.sums_.begin());
   if (expected == sums_.end()) return {};
   const auto first = static_cast<std::uint64_t>(expected - sums_.begin()) * run_;
@@ -25,9 +19,9 @@ std::string Fingerprint::disagreement(const Fingerprint& actual, std::uint64_t e
          std::to_string(last * element_bytes);
 }
 
-std::string Fingerprint::disagreement(const std::string& path) const {
-  Fingerprint actual(PlainFile(path).size() / sizeof(std::uint32_t));
-  for_each_element<std::uint32_t>(path,
+std::string Fingerprint::disagreement(const RunFile& file) const {
+  Fingerprint actual(file.size.value / sizeof(std::uint32_t));
+  for_each_element<std::uint32_t>(file,
                                   [&](std::uint64_t i, std::uint32_t element) { actual.add(i, element); });
   return disagreement(actual, sizeof(std::uint32_t));
 }

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/plain_file.hpp"
+
 namespace aprime::kernels {
 
 /// Scrambles 64 bits so that each input bit changes about half of the output bits. This is the finalizer of
@@ -22,15 +24,16 @@ class Fingerprint {
   /// For `elements` positions.
   explicit Fingerprint(std::uint64_t elements);
 
+  /// \pre there is such a position
   void add(std::uint64_t position, std::uint32_t element) noexcept {
     sums_[position / run_] += scramble(scramble(position) + element);
   }
 
   /// Compares with the actual sequence, whose elements are `element_bytes` in the file (for the message);
-  /// empty if they are equal.
+  /// empty if they are equal. \pre `actual` has as many positions
   std::string disagreement(const Fingerprint& actual, std::uint64_t element_bytes) const;
   /// Compares with a file of 32-bit elements. \throws InputError if it cannot be read
-  std::string disagreement(const std::string& path) const;
+  std::string disagreement(const RunFile& file) const;
 
  private:
   std::uint64_t elements_;

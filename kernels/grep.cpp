@@ -15,8 +15,8 @@ constexpr Argument kArguments[] = {
     {"FILE", "file to search", Access::read},
 };
 
-std::uint64_t count_by_cpu(const std::string& path, const std::string& literal) {
-  PlainFile file(path);
+std::uint64_t count_by_cpu(const RunFile& searched, const std::string& literal) {
+  PlainFile file(searched);
   std::string window;  // the end of what was read before, which may begin a match, and what was read now
   std::vector<std::byte> block(std::size_t{1} << 20);
   std::uint64_t matches = 0;
@@ -32,8 +32,8 @@ std::uint64_t count_by_cpu(const std::string& path, const std::string& literal) 
 
 class GrepCheck final : public Check {
  public:
-  explicit GrepCheck(const Arguments& arguments)
-      : matches_(count_by_cpu(arguments.files[0], arguments.literal)) {}
+  GrepCheck(const Arguments& arguments, const RunFile& file)
+      : matches_(count_by_cpu(file, arguments.literal)) {}
 
   std::string disagreement(const Result& result) override {
     const auto matches = std::get<std::uint64_t>(result.front().second);
@@ -85,8 +85,8 @@ constinit const Workload grep{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<GrepCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<GrepCheck>(arguments, files[0]);
     },
     .run = run,
 };

@@ -11,8 +11,8 @@ constexpr Argument kArguments[] = {{"FILE", "file whose bytes are counted", Acce
 
 class HistogramCheck final : public Check {
  public:
-  explicit HistogramCheck(const std::string& path) : bins_(256) {
-    for_each_element<unsigned char>(path, [this](std::uint64_t, unsigned char byte) { ++bins_[byte]; });
+  explicit HistogramCheck(const RunFile& file) : bins_(256) {
+    for_each_element<unsigned char>(file, [this](std::uint64_t, unsigned char byte) { ++bins_[byte]; });
   }
 
   std::string disagreement(const Result& result) override {
@@ -56,8 +56,8 @@ constinit const Workload histogram{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = nullptr,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<HistogramCheck>(arguments.files[0]);
+    .make_check = [](const Arguments&, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<HistogramCheck>(files[0]);
     },
     .run = run,
 };

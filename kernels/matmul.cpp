@@ -35,13 +35,14 @@ Shape shape_of(std::uint64_t rows, std::uint64_t a_elements, std::uint64_t b_ele
 /// least), with one pass over B for each such panel.
 class MatmulCheck final : public Check {
  public:
-  explicit MatmulCheck(const Arguments& arguments) : arguments_(arguments) {}
+  MatmulCheck(const Arguments& arguments, std::span<const RunFile> files)
+      : files_(files.begin(), files.end()),
+        shape_(shape_of(arguments.rows, files[0].size.value / sizeof(float),
+                        files[1].size.value / sizeof(float))) {}
 
   std::string disagreement(const Result&) override {
-    PlainFile a(arguments_.files[0]);
-    PlainFile c(arguments_.files[2]);
-    shape_ = shape_of(arguments_.rows, a.size() / sizeof(float),
-                      PlainFile(arguments_.files[1]).size() / sizeof(float));
+    PlainFile a(files_[0]);
+    PlainFile c(files_[2]);
     if (shape_.columns == 0) return {};
     const std::uint64_t widest = std::max(shape_.inner, shape_.columns);
     const std::uint64_t panel = std::clamp<std::uint64_t>(kPanelElements / widest, 1, shape_.rows);
@@ -66,7 +67,7 @@ class MatmulCheck final : public Check {
 
   void multiply(std::span<const float> a_panel, std::uint64_t rows) {
     sums_.assign(rows * shape_.columns, {});
-    PlainFile b(arguments_.files[1]);
+    PlainFile b(files_[1]);
     std::vector<float> b_row(shape_.columns);
     for (std::uint64_t k = 0; k < shape_.inner; ++k) {
       b.next(std::as_writable_bytes(std::span(b_row)));
@@ -79,8 +80,8 @@ class MatmulCheck final : public Check {
     }
   }
 
-  Arguments arguments_;
-  Shape shape_{};
+  std::vector<RunFile> files_;
+  Shape shape_;
   std::vector<ReferenceSum> sums_;
 };
 
@@ -220,8 +221,8 @@ constinit const Workload matmul{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<MatmulCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<MatmulCheck>(arguments, files);
     },
     .run = run,
 };

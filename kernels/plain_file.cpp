@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -18,34 +19,29 @@ namespace {
 
 }  // namespace
 
-PlainFile::PlainFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-  if (fd_ < 0) fail(path, "cannot open");
-  struct stat info {};
-  if (::fstat(fd_, &info) != 0) {
-    const int error = errno;
-    ::close(fd_);
-    errno = error;
-    fail(path, "cannot stat");
-  }
-  size_ = static_cast<std::uint64_t>(info.st_size);
+PlainFile::PlainFile(const RunFile& file)
+    : file_(file), fd_(::open(file.path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  if (fd_ < 0) fail(file.path, "cannot open");
 }
 
 PlainFile::~PlainFile() { ::close(fd_); }
 
 void PlainFile::seek(std::uint64_t offset) {
-  if (::lseek(fd_, static_cast<off_t>(offset), SEEK_SET) < 0) fail(path_, "cannot seek");
+  if (::lseek(fd_, static_cast<off_t>(offset), SEEK_SET) < 0) fail(file_.path, "cannot seek");
+  at_ = offset;
 }
 
 std::size_t PlainFile::next(std::span<std::byte> into) {
-  std::size_t done = 0;
-  while (done < into.size()) {
+  into = into.first(std::min<std::uint64_t>(into.size(), file_.size.value - std::min(at_, file_.size.value)));
+  for (std::size_t done = 0; done < into.size();) {
     const ssize_t got = ::read(fd_, into.data() + done, into.size() - done);
-    if (got == 0) break;
+    if (got == 0) throw InputError(file_.path + ": has become shorter; the result cannot be verified");
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(path_, "cannot read");
+    if (got < 0) fail(file_.path, "cannot read");
     done += static_cast<std::size_t>(got);
   }
-  return done;
+  at_ += into.size();
+  return into.size();
 }
 
 bool is_same_file(const std::string& path, const std::string& other) {

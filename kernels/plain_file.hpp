@@ -6,30 +6,37 @@
 #include <string>
 #include <vector>
 
+#include "aprime/units.hpp"
+
 namespace aprime::kernels {
 
-/// A file as any program sees it: read(2) from start to end. For checks, so it shares nothing with the
-/// library.
+/// A file that a run has mapped, and how much of it: others may append to it meanwhile.
+struct RunFile {
+  std::string path;
+  ByteCount size;
+};
+
+/// What a run has mapped of a file, as any program sees it: read(2) from start to end. For checks, so it
+/// shares nothing with the library.
 class PlainFile {
  public:
   /// \throws InputError
-  explicit PlainFile(const std::string& path);
+  explicit PlainFile(const RunFile& file);
   ~PlainFile();
   PlainFile(const PlainFile&) = delete;
   PlainFile& operator=(const PlainFile&) = delete;
 
-  std::uint64_t size() const noexcept { return size_; }
-
   /// The next bytes will be those at `offset`. \throws InputError
   void seek(std::uint64_t offset);
 
-  /// The next bytes, as many as `into` holds unless the file ends; the number read. \throws InputError
+  /// The next bytes, as many as `into` holds unless what was mapped ends; the number read. \throws
+  /// InputError, also if the file has become shorter
   std::size_t next(std::span<std::byte> into);
 
  private:
-  std::string path_;
+  RunFile file_;
   int fd_;
-  std::uint64_t size_;
+  std::uint64_t at_ = 0;
 };
 
 /// Two paths lead to one file.
@@ -42,9 +49,9 @@ template <class T>
 class ElementReader {
  public:
   /// \throws InputError
-  ElementReader(const std::string& path, std::uint64_t offset) : file_(path) { file_.seek(offset); }
+  ElementReader(const RunFile& file, std::uint64_t offset) : file_(file) { file_.seek(offset); }
 
-  /// Zero past the end of the file. \throws InputError
+  /// Zero past the end of what was mapped. \throws InputError
   T next() {
     if (at_ == block_.size()) {
       block_.assign(kElementsPerRead, T{});
@@ -62,11 +69,11 @@ class ElementReader {
   std::size_t at_ = 0;
 };
 
-/// Calls `visit(index, value)` for each whole element of the file, in order.
+/// Calls `visit(index, value)` for each whole element, in order.
 template <class T, class Visit>
-void for_each_element(const std::string& path, Visit visit) {
+void for_each_element(const RunFile& run_file, Visit visit) {
   constexpr std::size_t kElementsPerRead = (std::size_t{1} << 20) / sizeof(T);
-  PlainFile file(path);
+  PlainFile file(run_file);
   std::vector<T> block(kElementsPerRead);
   std::uint64_t index = 0;
   for (;;) {

@@ -21,9 +21,9 @@ constexpr std::uint64_t kPartMin = std::uint64_t{64} << 10;
 /// endlicher Summen", ZAMM 54 (1974).
 class ReduceCheck final : public Check {
  public:
-  explicit ReduceCheck(const std::string& path) {
+  explicit ReduceCheck(const RunFile& file) {
     double compensation = 0;
-    for_each_element<float>(path, [&](std::uint64_t, float value) {
+    for_each_element<float>(file, [&](std::uint64_t, float value) {
       const double next = sum_ + value;
       compensation += std::fabs(sum_) >= std::fabs(value) ? (sum_ - next) + value : (value - next) + sum_;
       sum_ = next;
@@ -75,8 +75,8 @@ constinit const Workload reduce{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = nullptr,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<ReduceCheck>(arguments.files[0]);
+    .make_check = [](const Arguments&, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<ReduceCheck>(files[0]);
     },
     .run = run,
 };

@@ -17,16 +17,15 @@ constexpr Argument kArguments[] = {
 
 class ScanCheck final : public Check {
  public:
-  explicit ScanCheck(const std::string& path)
-      : path_(path), expected_(PlainFile(path).size() / sizeof(std::uint32_t)) {
-    for_each_element<std::uint32_t>(path_, [this](std::uint64_t index, std::uint32_t value) {
+  explicit ScanCheck(const RunFile& file) : file_(file), expected_(file.size.value / sizeof(std::uint32_t)) {
+    for_each_element<std::uint32_t>(file_, [this](std::uint64_t index, std::uint32_t value) {
       sum_ += value;
       expected_.add(index, sum_);
     });
   }
 
   std::string disagreement(const Result& result) override {
-    const std::string difference = expected_.disagreement(path_);
+    const std::string difference = expected_.disagreement(file_);
     if (!difference.empty()) return difference;
     const auto sum = std::get<std::uint64_t>(result.back().second);
     if (sum != sum_) return "the sum is " + std::to_string(sum) + "; the CPU gets " + std::to_string(sum_);
@@ -34,7 +33,7 @@ class ScanCheck final : public Check {
   }
 
  private:
-  std::string path_;
+  RunFile file_;
   Fingerprint expected_;
   std::uint32_t sum_ = 0;
 };
@@ -69,8 +68,8 @@ constinit const Workload scan{
     .stoppable = false,
     .needs_disk_space = true,
     .validate = nullptr,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<ScanCheck>(arguments.files[0]);
+    .make_check = [](const Arguments&, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<ScanCheck>(files[0]);
     },
     .run = run,
 };

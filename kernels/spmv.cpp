@@ -21,17 +21,17 @@ constexpr Argument kArguments[] = {
 /// Recomputes the product in double precision. Holds x in memory.
 class SpmvCheck final : public Check {
  public:
-  explicit SpmvCheck(const Arguments& arguments) : arguments_(arguments) {}
+  explicit SpmvCheck(std::span<const RunFile> files) : files_(files.begin(), files.end()) {}
 
   std::string disagreement(const Result&) override {
     std::vector<float> x;
-    for_each_element<float>(arguments_.files[1], [&](std::uint64_t, float value) { x.push_back(value); });
-    ElementReader<float> y(arguments_.files[2], 0);
+    for_each_element<float>(files_[1], [&](std::uint64_t, float value) { x.push_back(value); });
+    ElementReader<float> y(files_[2], 0);
     ReferenceSum sum;
     std::uint64_t terms = 0;
     std::string first;
     for_each_nonzero(
-        arguments_.files[0],
+        files_[0],
         [&](std::uint64_t, std::uint32_t column, double value) {
           sum.add(value * x.at(column));
           ++terms;
@@ -48,7 +48,7 @@ class SpmvCheck final : public Check {
   }
 
  private:
-  Arguments arguments_;
+  std::vector<RunFile> files_;
 };
 
 void validate(const Arguments& arguments, std::span<const Mapping> files) {
@@ -77,8 +77,8 @@ constinit const Workload spmv{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<SpmvCheck>(arguments);
+    .make_check = [](const Arguments&, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<SpmvCheck>(files);
     },
     .run = run,
 };

@@ -18,19 +18,19 @@ constexpr Argument kArguments[] = {
 
 class TransposeCheck final : public Check {
  public:
-  explicit TransposeCheck(const Arguments& arguments)
-      : path_(arguments.files[0]), expected_(PlainFile(path_).size() / sizeof(float)) {
+  TransposeCheck(const Arguments& arguments, const RunFile& file)
+      : file_(file), expected_(file.size.value / sizeof(float)) {
     const std::uint64_t rows = arguments.rows;
-    const std::uint64_t columns = PlainFile(path_).size() / sizeof(float) / rows;
-    for_each_element<std::uint32_t>(path_, [&](std::uint64_t index, std::uint32_t element) {
+    const std::uint64_t columns = file.size.value / sizeof(float) / rows;
+    for_each_element<std::uint32_t>(file_, [&](std::uint64_t index, std::uint32_t element) {
       expected_.add(index % columns * rows + index / columns, element);
     });
   }
 
-  std::string disagreement(const Result&) override { return expected_.disagreement(path_); }
+  std::string disagreement(const Result&) override { return expected_.disagreement(file_); }
 
  private:
-  std::string path_;
+  RunFile file_;
   Fingerprint expected_;
 };
 
@@ -203,8 +203,8 @@ constinit const Workload transpose{
     .stoppable = false,
     .needs_disk_space = true,
     .validate = validate,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<TransposeCheck>(arguments);
+    .make_check = [](const Arguments& arguments, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<TransposeCheck>(arguments, files[0]);
     },
     .run = run,
 };

@@ -20,28 +20,28 @@ unsigned char uppercase_by_cpu(unsigned char byte) {
 }
 
 /// Of the file as it is, or as it should become.
-Fingerprint fingerprint_of(const std::string& path, bool as_it_should_become) {
+Fingerprint fingerprint_of(const RunFile& file, bool as_it_should_become) {
   std::array<unsigned char, 256> becomes{};
   for (unsigned i = 0; i < 256; ++i) {
     const auto byte = static_cast<unsigned char>(i);
     becomes[i] = as_it_should_become ? uppercase_by_cpu(byte) : byte;
   }
-  Fingerprint print(PlainFile(path).size());
+  Fingerprint print(file.size.value);
   for_each_element<unsigned char>(
-      path, [&](std::uint64_t index, unsigned char byte) { print.add(index, becomes[byte]); });
+      file, [&](std::uint64_t index, unsigned char byte) { print.add(index, becomes[byte]); });
   return print;
 }
 
 class UppercaseCheck final : public Check {
  public:
-  explicit UppercaseCheck(const std::string& path) : path_(path), expected_(fingerprint_of(path, true)) {}
+  explicit UppercaseCheck(const RunFile& file) : file_(file), expected_(fingerprint_of(file, true)) {}
 
   std::string disagreement(const Result&) override {
-    return expected_.disagreement(fingerprint_of(path_, false), 1);
+    return expected_.disagreement(fingerprint_of(file_, false), 1);
   }
 
  private:
-  std::string path_;
+  RunFile file_;
   Fingerprint expected_;
 };
 
@@ -67,8 +67,8 @@ constinit const Workload uppercase{
     .stoppable = true,
     .needs_disk_space = false,
     .validate = nullptr,
-    .make_check = [](const Arguments& arguments) -> std::unique_ptr<Check> {
-      return std::make_unique<UppercaseCheck>(arguments.files[0]);
+    .make_check = [](const Arguments&, std::span<const RunFile> files) -> std::unique_ptr<Check> {
+      return std::make_unique<UppercaseCheck>(files[0]);
     },
     .run = run,
 };

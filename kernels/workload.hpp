@@ -12,6 +12,7 @@
 
 #include "aprime/access.hpp"
 #include "aprime/mapping.hpp"
+#include "kernels/plain_file.hpp"
 #include "kernels/session.hpp"
 
 // The interface between the `aprime` command and the workloads: a workload is one constant, and adding one is
@@ -76,7 +77,8 @@ struct Workload {
 
   /// Refuses what cannot work, before anything changes. May be null. \throws InputError
   void (*validate)(const Arguments& arguments, std::span<const Mapping> files);
-  std::unique_ptr<Check> (*make_check)(const Arguments& arguments);
+  /// `files`: one for each of `arguments.files`. \throws InputError
+  std::unique_ptr<Check> (*make_check)(const Arguments& arguments, std::span<const RunFile> files);
   /// `files`: one mapping for each of `arguments.files`. Does not sync. \throws Error, InputError,
   /// Interrupted
   Result (*run)(Session& session, const Arguments& arguments, std::span<const Mapping> files);

@@ -47,9 +47,9 @@ Bins count_through_pointer(std::span<const unsigned char> bytes) {
   return bins;
 }
 
-Bins count_by_read(const std::string& path) {
+Bins count_by_read(const kernels::RunFile& file) {
   Bins bins{};
-  kernels::for_each_element<unsigned char>(path, [&](std::uint64_t, unsigned char byte) { ++bins[byte]; });
+  kernels::for_each_element<unsigned char>(file, [&](std::uint64_t, unsigned char byte) { ++bins[byte]; });
   return bins;
 }
 
@@ -112,7 +112,7 @@ class Demo {
   }
 
   void kernel_reads() {
-    const auto check = kernels::histogram.make_check(arguments_);
+    const auto check = kernels::histogram.make_check(arguments_, run_files(arguments_, files()));
     const auto result = kernels::histogram.run(session_, arguments_, files());
     const auto& bins = std::get<std::vector<std::uint64_t>>(result.front().second);
     std::copy(bins.begin(), bins.end(), before_.begin());
@@ -124,7 +124,7 @@ class Demo {
   }
 
   void kernel_stores() {
-    changed_ = kernels::uppercase.make_check(arguments_);
+    changed_ = kernels::uppercase.make_check(arguments_, run_files(arguments_, files()));
     const Stats before = runtime_.stats();
     kernels::uppercase.run(session_, arguments_, files());
     const Stats stats = runtime_.stats();
@@ -136,7 +136,7 @@ class Demo {
   }
 
   void others_look() {
-    const std::uint64_t stale = lower_case_letters(count_by_read(path_));
+    const std::uint64_t stale = lower_case_letters(count_by_read({path_, file_.size_bytes()}));
     step("Another process, by plain read(2), before any sync",
          fmt::format(
              "It still finds {} lower-case letters, as promised: it may see what was last written back.",
@@ -162,7 +162,8 @@ class Demo {
   void sync_and_look() {
     file_.sync();
     step("After sync(), every process sees the stores, and they are on disk",
-         fmt::format("Plain read(2) finds {} lower-case letters.", lower_case_letters(count_by_read(path_))),
+         fmt::format("Plain read(2) finds {} lower-case letters.",
+                     lower_case_letters(count_by_read({path_, file_.size_bytes()}))),
          changed_->disagreement({}));
   }
 

@@ -49,12 +49,13 @@ class MountedRun {
 
   /// Returns the exit status.
   int follow() {
-    while (receive().type != kReady) {
-    }
+    MountMessage ready;
+    while (ready.type != kReady) ready = receive();
     // As in a process of its own: signals are heeded from the moment at which files may change, and for as
     // long.
     std::unique_ptr<kernels::Check> check;
-    if (options_.verify) check = workload_.make_check(options_.arguments);
+    const std::span<const std::string> paths = options_.arguments.files;
+    if (options_.verify) check = workload_.make_check(options_.arguments, run_files_of(ready, paths));
     RunReport report;
     if (const auto interrupted = watch(report)) return *interrupted;
     return conclude(report, check.get(), options_.device.json);

@@ -81,7 +81,7 @@ int run_here(const kernels::Workload& workload, const RunOptions& options) {
   // The check may take its time, and asks nobody whether to stop. Before the run nothing has changed, after
   // it all is on disk: a signal that ends the process there does no harm.
   std::unique_ptr<kernels::Check> check;
-  if (options.verify) check = workload.make_check(options.arguments);
+  if (options.verify) check = workload.make_check(options.arguments, run_files(options.arguments, files));
   RunReport report;
   if (const auto interrupted = compute_and_sync(workload, options, runtime, files, report))
     return *interrupted;

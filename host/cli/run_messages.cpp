@@ -114,6 +114,12 @@ RunRequest parse_request(const MountMessage& request) {
   }
 }
 
+MountMessage ready_message(std::span<const Mapping> files) {
+  Json sizes = Json::array();
+  for (const Mapping& file : files) sizes.push_back(file.size_bytes().value);
+  return {kReady, Json{{"sizes", std::move(sizes)}}.dump()};
+}
+
 MountMessage message_of(const RunProgress& progress) {
   return {
       kProgress,
@@ -141,6 +147,15 @@ MountMessage message_of(const RunReport& report) {
 
 MountMessage text_message(const char* type, const std::string& text) {
   return {type, Json{{"text", json_text(text)}}.dump()};
+}
+
+std::vector<kernels::RunFile> run_files_of(const MountMessage& answer, std::span<const std::string> paths) {
+  return read_answer(answer, [&](const Json& json) {
+    std::vector<kernels::RunFile> files;
+    for (const std::string& path : paths)
+      files.push_back({path, ByteCount{json.at("sizes").at(files.size()).get<std::uint64_t>()}});
+    return files;
+  });
 }
 
 RunProgress progress_of(const MountMessage& answer) {

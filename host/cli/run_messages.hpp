@@ -4,13 +4,15 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "aprime/mount_call.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/run_command.hpp"
 
 // What `aprime run` and the process of `aprime mount` say to each other. The caller sends kRun; the answer is
-// kReady when the files are mapped and nothing speaks against the run, and nothing has changed yet. On kGo it
+// kReady when the files are mapped and nothing speaks against the run, with how much of each is; nothing has
+// changed yet. On kGo it
 // begins. Then there may be any number of kProgress, and last kDone, kInterrupted or kDisagreement; or an
 // error at any time. kInterrupt, at any time after kRun, asks for an end between two launches.
 
@@ -47,12 +49,16 @@ MountMessage request_of(const kernels::Workload& workload, const RunOptions& opt
 /// \throws Error(invalid_argument) that says what is wrong with it
 RunRequest parse_request(const MountMessage& request);
 
+/// Their sizes, as kReady tells them.
+MountMessage ready_message(std::span<const Mapping> files);
 MountMessage message_of(const RunProgress& progress);
 MountMessage message_of(const RunReport& report);
 /// A message that is one text.
 MountMessage text_message(const char* type, const std::string& text);
 
 // \throws std::runtime_error if the answer is none of that kind
+/// The caller's files, with the sizes of a kReady.
+std::vector<kernels::RunFile> run_files_of(const MountMessage& answer, std::span<const std::string> paths);
 RunProgress progress_of(const MountMessage& answer);
 /// All of it but `workload`, `file` and what a check finds.
 RunReport report_of(const MountMessage& answer);

@@ -115,7 +115,7 @@ void RunService::serve(MountCall& call) {
                       [&](const std::string& path, Access access) {
                         return call.map(path.substr(shown), access, {.host_access = request.host_access});
                       });
-    if (!call.send({kReady})) return;
+    if (!call.send(ready_message(files))) return;
     const auto go = call.receive();
     if (go && go->type == kGo) {
       run(call, request, runtime_, choice_, files);

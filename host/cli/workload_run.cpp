@@ -173,6 +173,12 @@ bool compute(const kernels::Workload& workload, const kernels::Arguments& argume
   return true;
 }
 
+std::vector<kernels::RunFile> run_files(const kernels::Arguments& arguments, std::span<const Mapping> files) {
+  std::vector<kernels::RunFile> all;
+  for (const std::string& path : arguments.files) all.push_back({path, files[all.size()].size_bytes()});
+  return all;
+}
+
 std::vector<bool> changed_files(const kernels::Workload& workload) {
   std::vector<bool> changed;
   for (const kernels::Argument& argument : workload.arguments) {

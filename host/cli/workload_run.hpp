@@ -29,6 +29,9 @@ std::vector<Mapping> prepare_files(const kernels::Workload& workload, const kern
 bool compute(const kernels::Workload& workload, const kernels::Arguments& arguments, bool concurrent_host,
              kernels::Session& session, std::span<const Mapping> files, RunReport& report);
 
+/// What a check is given of them.
+std::vector<kernels::RunFile> run_files(const kernels::Arguments& arguments, std::span<const Mapping> files);
+
 /// For each file whether the workload stores to it.
 std::vector<bool> changed_files(const kernels::Workload& workload);
 bool changes_files(const kernels::Workload& workload);

@@ -92,13 +92,12 @@ constexpr float kHuge = std::numeric_limits<float>::max();
 TEST(CheckOfASum, AcceptsOnlyTheInfinityThatItIs) {
   const std::filesystem::path path =
       std::filesystem::path(testing::TempDir()) / ("aprime-values-" + std::to_string(::getpid()));
-  kernels::Arguments arguments;
-  arguments.files = {path};
   const auto accepts = [&](const std::vector<float>& values, double sum) {
     std::ofstream(path, std::ios::binary)
         .write(reinterpret_cast<const char*>(values.data()),
                static_cast<std::streamsize>(values.size() * sizeof(float)));
-    return kernels::reduce.make_check(arguments)->disagreement({{"sum", sum}}).empty();
+    const kernels::RunFile file{path, ByteCount{values.size() * sizeof(float)}};
+    return kernels::reduce.make_check({}, {&file, 1})->disagreement({{"sum", sum}}).empty();
   };
   EXPECT_TRUE(accepts({1, 2}, 3));
   for (const double wrong : {2.0, double{kInfinity}, double{-kInfinity}, double{kNan}})

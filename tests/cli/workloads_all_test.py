@@ -3,6 +3,7 @@
 CPU may get at bytes, and CPU threads that read and write meanwhile."""
 
 import array
+import threading
 import unittest
 
 from command import DEVICES, EACH_DEVICE, SIZE, CliTest
@@ -45,6 +46,32 @@ class AllWorkloads(CliTest):
                     files = [self.file(data)] + ([other] if arguments[0] == "saxpy" else [])
                     self.run_json(*arguments, *files, *options, "--concurrent-host")
         self.assertEqual(self.content(other), data)
+
+    def test_what_others_append_meanwhile_is_not_verified_and_stays(self):
+        data = self.words(SIZE // 4).tobytes()
+        path = self.file(data)
+        done = threading.Event()
+
+        def append():
+            with open(path, "ab", buffering=0) as file:
+                while not done.wait(0.002):
+                    file.write(b"z" * (64 << 10))
+
+        for arguments in (["histogram"], ["grep", "e"], ["reduce"], ["uppercase"], ["scan"], ["sort"],
+                          ["atomics", "--increments", "1"], ["transpose", "--rows", "16"]):
+            with self.subTest(workload=arguments[0]):
+                self.file(data)
+                done.clear()
+                appender = threading.Thread(target=append)
+                appender.start()
+                try:
+                    report = self.run_json(*arguments, path)
+                finally:
+                    done.set()
+                    appender.join()
+                content = self.content(path)
+                self.assertGreater(len(content), report["bytes"])
+                self.assertEqual(content[report["bytes"]:].strip(b"z"), b"")
 
     def test_atomics_keep_every_increment(self):
         counters = array.array("I", [2**32 - 3, *range(SIZE // 64)])
