@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -31,42 +32,52 @@ struct Price {
   double sum;
 };
 
-/// The formula in double precision.
+/// The formula in double precision, which has room for whatever floats make of it.
 class CpuOption {
  public:
   CpuOption(const OptionRecord& option, double rate, double volatility)
-      : spot_(option.spot),
-        strike_(option.strike * std::exp(-rate * option.years)),
-        deviation_(volatility * std::sqrt(option.years)) {
+      : spot_(option.spot), strike_(option.strike * std::exp(-rate * option.years)) {
     const double distance = std::log(option.spot / double{option.strike});
-    const double drift = (rate + 0.5 * volatility * volatility) * option.years;
-    d1_ = (distance + drift) / deviation_;
-    // What the kernel computes in float, in units of 2^-24: the two terms of d1 are off by no more than 6 of
-    // themselves each, their exponentials by 2 and the discount's argument; the density is at most 0.4.
-    const double terms = (std::fabs(distance) + std::fabs(drift) +
-                          (std::fabs(rate) + volatility * volatility) * option.years) /
-                             deviation_ +
-                         deviation_;
-    const double normal_error = 7.5e-8 + std::ldexp(0.4 * 8 * terms + 8, -24);
-    tolerance_ = (spot_ + strike_) * normal_error +
-                 strike_ * std::ldexp(2 + 2 * std::fabs(rate * option.years), -24) +
+    const double growth = rate * option.years;
+    const double deviation = volatility * std::sqrt(double{option.years});
+    const double middle = (distance + growth) / deviation;
+    d1_ = middle + 0.5 * deviation;
+    d2_ = middle - 0.5 * deviation;
+    // How far off d1 and d2 may be in the kernel, in units of 2^-24: each operation by 1 of its result, log()
+    // and log1p(), with 2 ulp, by 4. The logarithm is off by 7 of itself: by 4, and by 1.44 where its
+    // argument is rounded; or, as a difference of two, by 4 of each, which have 1.37 of its magnitude at the
+    // most, and by 1. The sum adds 1, the quotient 3 with its divisor's 2, and the end 1: that is 12 of the
+    // distance, 5 of the growth and 3 of half the deviation. One more is for errors of errors.
+    const double slack =
+        in_float(13 * ((std::fabs(distance) + std::fabs(growth)) / deviation + 0.5 * deviation));
+    // A discount's exponential is off by its argument's error, and by 22 as the product of 4 roots.
+    tolerance_ = spot_ * cdf_error(d1_, slack) +
+                 strike_ * (cdf_error(d2_, slack) + in_float(24 + 2 * std::fabs(growth))) +
                  2 * std::numeric_limits<float>::min();
   }
 
-  Price call() const { return difference(spot_ * normal_cdf_by_cpu(d1_), strike_ * normal_cdf_by_cpu(d2())); }
-  Price put() const {
-    return difference(strike_ * normal_cdf_by_cpu(-d2()), spot_ * normal_cdf_by_cpu(-d1_));
-  }
+  Price call() const { return difference(spot_ * normal_cdf_by_cpu(d1_), strike_ * normal_cdf_by_cpu(d2_)); }
+  Price put() const { return difference(strike_ * normal_cdf_by_cpu(-d2_), spot_ * normal_cdf_by_cpu(-d1_)); }
 
  private:
   Price difference(double a, double b) const { return {a - b, tolerance_, a + b}; }
-  double d2() const { return d1_ - deviation_; }
+
+  static double in_float(double units) { return std::ldexp(units, -24); }
+
+  /// By what a probability may differ from that of x if its argument differs by `slack`: at most so much
+  /// times the largest density that it may have met. And by the kernel's own error: 6.2 units, as the
+  /// formula's value for each float shows, with 2 ulp for exp(), and 3 more for the products and the
+  /// difference.
+  static double cdf_error(double x, double slack) {
+    const double nearest = std::max(std::fabs(x) - slack, 0.0);
+    return in_float(10) + std::min(0.4 * slack * std::exp(-0.5 * nearest * nearest), 1.0);
+  }
 
   double spot_;
   /// Discounted.
   double strike_;
-  double deviation_;
   double d1_ = 0;
+  double d2_ = 0;
   double tolerance_ = 0;
 };
 

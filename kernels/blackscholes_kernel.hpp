@@ -58,10 +58,11 @@ struct BlackScholesKernel {
       option.put = NAN;
       return;
     }
+    // Where it overflows, no price depends on its size any more: one probability is 1, the other 0.
     const float deviation = volatility * sqrtf(years);
-    const float drift = fmaf(0.5F * volatility, volatility, rate) * years;
-    const float d1 = (log_ratio(spot, strike) + drift) / deviation;
-    const float d2 = d1 - deviation;
+    const float middle = middle_of(spot, strike, years, deviation);
+    const float d1 = fmaf(0.5F, deviation, middle);
+    const float d2 = fmaf(-0.5F, deviation, middle);
     const float discount = -rate * years;
     option.call = part(spot, d1) - discounted_part(strike, discount, d2);
     option.put = discounted_part(strike, discount, -d2) - part(spot, -d1);
@@ -74,26 +75,31 @@ struct BlackScholesKernel {
   /// Of a positive number: neither overflown nor underflown.
   APRIME_DEVICE static bool is_normal(float x) { return x >= 1.17549435e-38F && x <= 3.402823466e38F; }
 
-  /// value * exp(x), which may be a float where exp(x) is none.
-  APRIME_DEVICE static float times_exp(float value, float x) {
-    const float factor = expf(x);
-    if (is_normal(factor)) return value * factor;
-    const float root = expf(0.5F * x);
-    return value * root * root;
+  /// Half a deviation from both d1 and d2: log(forward price / strike) in deviations. The usual formula for
+  /// d1 has the square of the volatility, which may be no float where the prices are.
+  APRIME_DEVICE float middle_of(float spot, float strike, float years, float deviation) const {
+    const float growth = fmaf(rate, years, log_ratio(spot, strike));
+    // Beside what has no room in a float the logarithm counts for nothing.
+    if (!(fabsf(growth) <= 3.402823466e38F)) return rate / volatility * sqrtf(years);
+    // A deviation of 0 leaves the intrinsic value. Where that is 0, too, so is the price, whatever this is.
+    return growth == 0.0F ? 0.0F : growth / deviation;
   }
 
   /// What counts of `value`.
   APRIME_DEVICE static float part(float value, float x) { return value * normal_cdf(x); }
 
-  /// What counts of value * exp(discount), which may be no float where this is one; nothing where the
-  /// probability is 0.
+  /// What counts of value * exp(discount); nothing where the probability is 0.
   APRIME_DEVICE static float discounted_part(float value, float discount, float x) {
     const float probability = normal_cdf(x);
     if (probability == 0.0F) return 0.0F;
-    const float discounted = times_exp(value, discount);
-    if (is_normal(discounted)) return discounted * probability;
-    const float root = expf(0.5F * discount);
-    return value * root * probability * root;
+    const float factor = expf(discount);
+    const float discounted = value * factor;
+    if (is_normal(factor) && is_normal(discounted)) return discounted * probability;
+    // One of them is no float where the result may be one. In this order nothing on the way to that
+    // overflows, and what underflows is too little to count.
+    const float root = expf(0.25F * discount);
+    if (value < 1.0F) return value * root * root * probability * root * root;
+    return value * probability * root * root * root * root;
   }
 
   /// log(a / b), accurate for neighbours too, whose difference is exact where their quotient is not.

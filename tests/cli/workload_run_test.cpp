@@ -12,6 +12,8 @@
 
 #include "aprime/runtime.hpp"
 #include "host/cli/exit_code.hpp"
+#include "kernels/blackscholes.hpp"
+#include "kernels/blackscholes_kernel.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/reference_sum.hpp"
 
@@ -109,6 +111,43 @@ TEST(CheckOfASum, AcceptsOnlyTheInfinityThatItIs) {
     EXPECT_TRUE(accepts(values, kNan));
     for (const double wrong : {1.0, double{kInfinity}, double{-kInfinity}})
       EXPECT_FALSE(accepts(values, wrong)) << wrong;
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(CheckOfPrices, RefusesWhatIsWrongByAHundredthHoweverFarOffTheStrikeLies) {
+  const std::filesystem::path path =
+      std::filesystem::path(testing::TempDir()) / ("aprime-options-" + std::to_string(::getpid()));
+  kernels::Arguments arguments;
+  const kernels::RunFile file{path, ByteCount{sizeof(kernels::OptionRecord)}};
+  const auto accepts = [&](const kernels::OptionRecord& option) {
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(&option), sizeof option);
+    return kernels::blackscholes.make_check(arguments, {&file, 1})->disagreement({}).empty();
+  };
+  const auto accepts_only = [&](const kernels::OptionRecord& right) {
+    EXPECT_TRUE(accepts(right));
+    const float hundredth = 0.01F * (right.spot + right.strike);
+    for (const float wrong : {hundredth, -hundredth, kInfinity, kNan}) {
+      for (float kernels::OptionRecord::*const price :
+           {&kernels::OptionRecord::call, &kernels::OptionRecord::put}) {
+        kernels::OptionRecord option = right;
+        option.*price += wrong;
+        EXPECT_FALSE(accepts(option)) << option.years << ": " << option.call << ", " << option.put;
+      }
+    }
+  };
+  // With so little time left they are worth what they would be now.
+  arguments.volatility = 0.2F;
+  for (const float years : {1e-4F, 1e-6F, 1e-9F, 1e-12F, 1e-14F, 1e-30F, 1e-44F}) {
+    accepts_only({.spot = 100, .strike = 50, .years = years, .call = 50, .put = 0});
+    accepts_only({.spot = 50, .strike = 100, .years = years, .call = 0, .put = 50});
+    if (years <= 1e-12F) accepts_only({.spot = 50, .strike = 50, .years = years, .call = 0, .put = 0});
+  }
+  // A call on what may be worth anything is worth as much as that itself, a put as much as the strike.
+  for (const float volatility : {1e2F, 1e4F, 1e8F, 1e20F, 3e38F}) {
+    arguments.volatility = volatility;
+    accepts_only({.spot = 100, .strike = 50, .years = 1, .call = 100, .put = 50});
+    accepts_only({.spot = 100, .strike = 50, .years = 1e38F, .call = 100, .put = 50});
   }
   std::filesystem::remove(path);
 }

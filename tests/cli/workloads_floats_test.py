@@ -13,15 +13,21 @@ import unittest
 from command import EACH_DEVICE, SIZE, SMALL, CliTest
 
 
+FLOAT_MAX = 3.4028234e38
+
+
 def price(spot, strike, years, rate, volatility):
+    """Of the call and of the put, and what both are small against. Overflows only where the discounted strike
+    does."""
     def normal_cdf(x):
         return 0.5 * math.erfc(-x / math.sqrt(2))
 
     deviation = volatility * math.sqrt(years)
-    d1 = (math.log(spot / strike) + (rate + 0.5 * volatility**2) * years) / deviation
+    middle = (math.log(spot / strike) + rate * years) / deviation
+    d1, d2 = middle + 0.5 * deviation, middle - 0.5 * deviation
     discounted = strike * math.exp(-rate * years)
-    call = spot * normal_cdf(d1) - discounted * normal_cdf(d1 - deviation)
-    return call, call - spot + discounted
+    return (spot * normal_cdf(d1) - discounted * normal_cdf(d2),
+            discounted * normal_cdf(-d2) - spot * normal_cdf(-d1), spot + discounted)
 
 
 class NumberWorkloads(CliTest):
@@ -121,7 +127,7 @@ class NumberWorkloads(CliTest):
             priced = array.array("f", self.content(path))
             for at in range(0, len(records), 5):
                 self.assertEqual(priced[at:at + 3], records[at:at + 3])
-                call, put = price(*records[at:at + 3], rate, volatility)
+                call, put, _ = price(*records[at:at + 3], rate, volatility)
                 self.assertAlmostEqual(priced[at + 3], call, delta=1e-4)
                 self.assertAlmostEqual(priced[at + 4], put, delta=1e-4)
 
@@ -144,18 +150,55 @@ class NumberWorkloads(CliTest):
             for at in range(0, len(priced), 5):
                 self.assertEqual(all(map(math.isnan, priced[at + 3:at + 5])), at >= 5 * len(extreme))
 
+    def priced(self, records, rate, volatility):
+        """Spot, strike, years, call and put of each."""
+        path = self.file(records.tobytes())
+        self.run_json("blackscholes", path, f"--rate={rate}", "--volatility", volatility)
+        numbers = array.array("f", self.content(path))
+        return [numbers[at:at + 5] for at in range(0, len(numbers), 5)]
+
+    def test_blackscholes_where_the_square_of_the_volatility_or_a_deviation_is_no_float(self):
+        for rate, volatility, terms, call, put in (
+                ("0", "1e20", (100, 50, 1), 100, 50), ("0", "2.7e19", (100, 50, 1), 100, 50),
+                ("0", "2e4", (100, 50, 3e30), 100, 50), ("0", "3", (1480.8, 7.5e20, 1.56e38), 1480.8, 7.5e20),
+                ("0", "1e-38", (100, 100, 1e-20), 0, 0), ("0", "1e-38", (100, 50, 1e-20), 50, 0),
+                ("0.05", "1e30", (100, 50, 1e20), 100, 0), ("1e30", "1e30", (100, 50, 1e30), 100, 0),
+                ("0.1", "1e-40", (90, 100, 1), 0, 100 * math.exp(-0.1) - 90)):
+            with self.subTest(rate=rate, volatility=volatility, terms=terms):
+                record, = self.priced(array.array("f", [*terms, 0, 0]), rate, volatility)
+                self.assertAlmostEqual(record[3], call, delta=1e-6 * (terms[0] + terms[1]))
+                self.assertAlmostEqual(record[4], put, delta=1e-6 * (terms[0] + terms[1]))
+
+    def test_blackscholes_where_a_discount_or_a_discounted_strike_is_no_float(self):
+        for rate, terms in (("-185", (1, 1e-44, 1)), ("-3", (1e38, 1e38, 1)), ("100", (1, 1e38, 1))):
+            with self.subTest(rate=rate, terms=terms):
+                record, = self.priced(array.array("f", [*terms, 0, 0]), rate, "1")
+                *prices, size = price(*record[:3], float(rate), 1)
+                for found, right in zip(record[3:], prices):
+                    if right < FLOAT_MAX:
+                        self.assertAlmostEqual(found, right, delta=2e-5 * size)
+
     def test_blackscholes_of_any_positive_numbers(self):
         # Quotients, exponentials and terms overflow and underflow where the prices do not.
         seed = int(os.environ.get("APRIME_TEST_SEED", random.SystemRandom().getrandbits(32)))
         bits = random.Random(seed)
         largest = 0x7f7fffff
         records = array.array("I", itertools.chain.from_iterable(
-            (*(bits.randint(1, largest) for _ in range(3)), 0, 0) for _ in range(SIZE // 20)))
+            (*(bits.randint(1, largest) for _ in range(3)), 0, 0) for _ in range(SIZE // 60)))
         for rate, volatility in (("0.05", "0.2"), ("-0.01", "0.001"), ("0", "3"), ("1e-30", "1e-20"),
-                                 ("1e10", "1e10")):
+                                 ("1e10", "1e10"), ("0.05", "1e5"), ("-1e20", "1e38"), ("0", "1e-44")):
             with self.subTest(APRIME_TEST_SEED=seed, rate=rate, volatility=volatility):
-                path = self.file(records.tobytes())
-                self.run_json("blackscholes", path, "--rate", rate, "--volatility", volatility)
+                for record in self.priced(records, rate, volatility):
+                    try:
+                        *prices, size = price(*record[:3], float(rate), float(volatility))
+                    except OverflowError:
+                        continue
+                    if size >= FLOAT_MAX:
+                        continue
+                    for found, right in zip(record[3:], prices):
+                        # A comparison is cheaper than an assertion.
+                        if not abs(found - right) <= 2e-5 * size + 1e-37:
+                            self.fail(f"{list(record)}, right: {prices}")
 
 
 if __name__ == "__main__":
