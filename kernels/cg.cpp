@@ -89,6 +89,8 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
 ///
 /// The residual that the method carries along drifts away from the true one by rounding. Where it says that
 /// the end is reached, the true one is computed, and the method starts again from there if that is too large.
+///
+/// What is out of the range of float is found before it comes into X, which holds a guess whatever happens.
 class ConjugateGradients {
  public:
   ConjugateGradients(Session& session, const Arguments& arguments, const CsrFile& matrix, const Mapping& b,
@@ -108,18 +110,22 @@ class ConjugateGradients {
     const double goal = double{arguments_.tolerance} * arguments_.tolerance * b_squared;
     require_finite(b_squared, b_, "right sides");
     if (b_squared == 0) {
+      // The residual of a solution of zeros, which is no number where a value of the matrix is infinite.
+      fill(session_, direction_.mapping(), 0);
+      compute_residual(direction_.mapping());
       fill(session_, x_, 0);
       return {{"iterations", iterations_}, {"residual", 0.0}};
     }
+    const double x_squared = dot(session_, x_, x_);
+    require_finite(x_squared, x_, "first guesses");
+    x_norm_max_ = std::sqrt(x_squared);
     for (;;) {
-      compute_residual();
-      // If not for the first guess, then for the matrix.
-      if (iterations_ == 0 && !std::isfinite(squared_))
-        require_finite(dot(session_, x_, x_), x_, "first guesses");
+      compute_residual(x_);
       const double residual = std::sqrt(squared_ / b_squared);
       if (squared_ <= goal) return {{"iterations", iterations_}, {"residual", residual}};
       if (iterations_ == arguments_.iterations) fail_after_all(residual);
       copy(session_, direction_.mapping(), residual_.mapping());
+      direction_norm_max_ = std::sqrt(squared_);
       while (iterations_ < arguments_.iterations) {
         step();
         if (squared_ <= goal) break;
@@ -136,11 +142,15 @@ class ConjugateGradients {
   }
 
   /// r = b - A x
-  void compute_residual() {
-    multiply(session_, matrix_, x_, product_.mapping());
+  void compute_residual(const Mapping& x) {
+    multiply(session_, matrix_, x, product_.mapping());
     copy(session_, residual_.mapping(), b_);
     combine(session_, 1, residual_.mapping(), -1, product_.mapping());
     squared_ = dot(session_, residual_.mapping(), residual_.mapping());
+    if (std::isfinite(squared_)) return;
+    throw InputError(matrix_.mapping().path() +
+                     ": has values that are infinite or no numbers, or its product with " + x_.path() +
+                     " is out of the range of float32");
   }
 
   void step() {
@@ -149,18 +159,51 @@ class ConjugateGradients {
     const Mapping& direction = direction_.mapping();
     multiply(session_, matrix_, direction, product_.mapping());
     const double curvature = dot(session_, direction, product_.mapping());
-    if (!(curvature > 0)) {
-      throw InputError(
-          matrix_.mapping().path() +
-          ": is not positive definite (or has values that are no numbers), as is seen in iteration " +
-          std::to_string(iterations_) + "; conjugate gradients cannot solve such a system");
-    }
+    require_in_range(curvature);
+    if (curvature <= 0) fail_for_curvature(curvature);
     const auto length = static_cast<float>(squared_ / curvature);
-    combine(session_, 1, x_, length, direction);
+    require_in_range(length);
     combine(session_, 1, residual_.mapping(), -length, product_.mapping());
     const double before = squared_;
     squared_ = dot(session_, residual_.mapping(), residual_.mapping());
-    combine(session_, static_cast<float>(squared_ / before), direction, 1, residual_.mapping());
+    require_in_range(squared_);
+    add_to_solution(length);
+    const auto kept = static_cast<float>(squared_ / before);
+    require_in_range(kept);
+    combine(session_, kept, direction, 1, residual_.mapping());
+    direction_norm_max_ = kept * direction_norm_max_ + std::sqrt(squared_);
+  }
+
+  /// x += length * direction. What the product was is lost where a value might overflow: that is tried there.
+  void add_to_solution(float length) {
+    x_norm_max_ += length * direction_norm_max_;
+    // Less than the largest float, because what it is compared with is rounded.
+    constexpr double kNormMax = 1e38;
+    if (x_norm_max_ > kNormMax) {
+      copy(session_, product_.mapping(), x_);
+      combine(session_, 1, product_.mapping(), length, direction_.mapping());
+      const double x_squared = dot(session_, product_.mapping(), product_.mapping());
+      require_in_range(x_squared);
+      x_norm_max_ = std::sqrt(x_squared);
+    }
+    combine(session_, 1, x_, length, direction_.mapping());
+  }
+
+  /// What has overflown is infinite, or no number any more. The matrix and b are finite here.
+  void require_in_range(double value) const {
+    if (std::isfinite(value)) return;
+    throw InputError(
+        fmt::format("{}: the solution, or a step to it, is out of the range of float32, as is seen in "
+                    "iteration {}; scale the system",
+                    x_.path(), iterations_));
+  }
+
+  [[noreturn]] void fail_for_curvature(double curvature) const {
+    throw InputError(
+        fmt::format("{}: is not positive definite{}, as is seen in iteration {}; conjugate "
+                    "gradients cannot solve such a system",
+                    matrix_.mapping().path(),
+                    curvature == 0 ? ", or its products are too small for float32" : "", iterations_));
   }
 
   [[noreturn]] void fail_after_all(double residual) const {
@@ -180,6 +223,9 @@ class ConjugateGradients {
   Scratch product_;
   /// Square of the norm of the residual.
   double squared_ = 0;
+  /// By the triangle inequality. No element is larger than the norm.
+  double x_norm_max_ = 0;
+  double direction_norm_max_ = 0;
   std::uint64_t iterations_ = 0;
 };
 

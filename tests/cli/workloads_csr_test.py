@@ -147,7 +147,36 @@ class CsrWorkloads(CliTest):
     def test_cg_says_when_the_matrix_is_not_positive_definite(self):
         matrix = self.csr(2, 2, [(0, 0, -1.0), (1, 1, -1.0)])
         b, x = self.file(array.array("f", [1, 1]).tobytes(), "b"), self.file(bytes(8), "x")
-        self.assert_refused(1, "run", "cg", matrix, b, x, names=[matrix, "positive definite"])
+        text = self.assert_refused(1, "run", "cg", matrix, b, x, names=[matrix, "positive definite"])
+        self.assertNotIn("too small", text)
+
+    def test_cg_leaves_a_guess_where_numbers_are_out_of_the_range_of_floats(self):
+        # Products that are 0; a solution, and steps to it, that are infinite; products of the first guess.
+        for value, right, guess, name in ((1e-10, 1e-38, 0, "matrix: is not positive definite, or"),
+                                          (1e-30, 1e10, 0, "x: the solution"),
+                                          (1e-30, 1e10, 1, "x: the solution"),
+                                          (1e-30, 1e10, 3e38, "x: the solution"),
+                                          (1e-44, 10, 0, "x: the solution"),
+                                          (1e20, 3e38, 0, "x: the solution"),
+                                          (1e30, 1, 1e10, "out of the range")):
+            for device in DEVICES:
+                with self.subTest(value=value, right=right, guess=guess, device=device):
+                    matrix = self.csr(1, 1, [(0, 0, value)])
+                    b = self.file(array.array("f", [right]).tobytes(), "b")
+                    before = array.array("f", [guess]).tobytes()
+                    x = self.file(before, "x")
+                    self.assert_refused(1, "run", "cg", matrix, b, x, "--device", device, names=name)
+                    self.assertEqual(self.content(x), before)
+
+    def test_cg_whose_solution_is_nearly_out_of_the_range_of_floats(self):
+        # The bounds of its elements that cost nothing are too large.
+        matrix = self.csr(2, 2, [(0, 0, 1e-30), (1, 1, 2e-30)])
+        b = self.file(array.array("f", [3e8, 2e8]).tobytes(), "b")
+        for options in EACH_DEVICE:
+            x = self.file(bytes(8), "x")
+            self.run_json("cg", matrix, b, x, *options)
+            for found, right in zip(array.array("f", self.content(x)), (3e38, 1e38)):
+                self.assertAlmostEqual(found / right, 1, delta=1e-4)
 
     def test_cg_names_the_file_with_values_that_are_no_numbers(self):
         good, n = self.file(array.array("f", [1, 1]).tobytes(), "good"), 2
@@ -159,7 +188,10 @@ class CsrWorkloads(CliTest):
             self.assert_refused(1, "run", "cg", matrix, good, bad,
                                 names=[f"{bad}: has first guesses", "finite"])
             matrix = self.csr(n, n, [(0, 0, value), (1, 1, 2.0)])
-            self.assert_refused(1, "run", "cg", matrix, good, x, names=f"{matrix}: is not positive")
+            for b in (good, self.file(bytes(8), "zeros")):
+                self.assert_refused(1, "run", "cg", matrix, b, x,
+                                    names=f"{matrix}: has values that are infinite or no numbers")
+            self.assertEqual(self.content(x), bytes(8))
 
     def levels(self, vertices, edges, source):
         neighbours = [[] for _ in range(vertices)]
