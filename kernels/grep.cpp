@@ -49,6 +49,18 @@ void validate(const Arguments& arguments, std::span<const Mapping>) {
   if (arguments.literal.empty()) throw UsageError("LITERAL is empty: give at least one byte to look for");
 }
 
+/// Of one launch. An interrupt is heeded between two, so that they are limited in work, too: a start takes as
+/// many comparisons as the literal has bytes where the file is full of what nearly matches.
+ByteCount piece_bytes(const Session& session, std::size_t literal_bytes, ByteCount lease) {
+  // What takes a second or so: of emulated devices on a slow machine, and less than a tenth of it on a GPU.
+  constexpr std::uint64_t kCpuComparisonsMax = std::uint64_t{1} << 29;
+  constexpr std::uint64_t kGpuComparisonsMax = std::uint64_t{1} << 36;
+  const bool is_gpu = session.runtime().devices().front().name == "cuda";
+  const std::uint64_t starts = (is_gpu ? kGpuComparisonsMax : kCpuComparisonsMax) / literal_bytes;
+  const std::uint64_t granule = session.granule().value;
+  return ByteCount{std::clamp(starts / granule * granule, granule, lease.value)};
+}
+
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {
   const std::string& literal = arguments.literal;
   const ByteCount size = files[0].size_bytes();
@@ -57,10 +69,11 @@ Result run(Session& session, const Arguments& arguments, std::span<const Mapping
   scratch.mapping().write(ByteOffset{sizeof(GrepHeader)}, std::as_bytes(std::span(literal)));
 
   // Neighbouring pieces share no granule, so that one can come while the other is searched: what a match
-  // across the border needs is handed from launch to launch.
+  // across the border needs is handed from launch to launch. It may be more than a piece.
+  const ByteCount piece = piece_bytes(session, literal.size(), session.lease_bytes(1, scratch_bytes));
   std::size_t kept = 0;
   unsigned kept_in = 0;
-  session.stream("searching", size, session.lease_bytes(1, scratch_bytes), [&](ByteRange range) {
+  session.stream("searching", size, piece, [&](ByteRange range) {
     const std::uint64_t text_bytes = kept + range.size.value;
     const std::uint64_t tiles = (text_bytes + GrepKernel::kTileBytes - 1) / GrepKernel::kTileBytes;
     const Grid grid{.blocks = {static_cast<unsigned>(tiles), 1, 1}, .threads = {GrepKernel::kThreads, 1, 1}};

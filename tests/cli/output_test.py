@@ -204,7 +204,9 @@ class Output(CliTest):
     def test_an_interrupt_is_heeded_in_the_middle_of_much_work_on_few_bytes(self):
         n = 4096
         matrix, product = self.sparse(4 * n * n, "matrix"), self.sparse(4 * n * n, "product")
+        near = self.file(b"a" * (8 << 20), "near")
         for command, interrupts in ((["matmul", matrix, matrix, product, "--rows", str(n)], 1),
+                                    (["grep", "a" * 20000, near], 1),
                                     # Half of the increments are no result: it is asked twice.
                                     (["atomics", self.file(bytes(4096)), "--increments", str(1 << 24)], 2)):
             for device in DEVICES:

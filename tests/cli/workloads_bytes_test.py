@@ -5,7 +5,7 @@ compared with what Python computes, besides --verify."""
 import json
 import unittest
 
-from command import EACH_DEVICE, SIZE, CliTest
+from command import DEVICES, EACH_DEVICE, SIZE, SMALL, CliTest
 
 
 class BytesWorkloads(CliTest):
@@ -40,6 +40,21 @@ class BytesWorkloads(CliTest):
         path = self.file(b"x" * 6001 + b"." + b"x" * 5999)
         report = self.run_json("grep", literal, path, "--granule", "4K", "--device-memory", "256K")
         self.assertEqual(report["result"], {"matches": 2})
+
+    def test_grep_finds_a_literal_longer_than_the_pieces_that_are_searched(self):
+        # One granule fits beside the shorter literal; work limits the other one's pieces to four.
+        memory_for = {20000: "136K"} if SMALL else {20000: "136K", 30000: "256K"}
+        for size, memory in memory_for.items():
+            literal = "ab" * (size // 2)
+            runs = (0, size // 2, size, size // 2 - 1, size // 2 + 2)
+            data = b"x".join(b"ab" * count for count in runs)
+            path = self.file(data + b"a")
+            matches = sum(data.startswith(literal.encode(), at) for at in range(len(data)))
+            options = ["--granule", "4K", "--device-memory", memory]
+            for device in DEVICES:
+                with self.subTest(size=size, device=device):
+                    report = self.run_json("grep", literal, path, *options, "--device", device)
+                    self.assertEqual(report["result"], {"matches": matches})
 
     def test_grep_finds_nothing_in_a_file_shorter_than_the_literal(self):
         self.assertEqual(self.run_json("grep", "abc", self.file(b"ab"))["result"], {"matches": 0})
