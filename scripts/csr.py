@@ -9,6 +9,7 @@ import array
 import contextlib
 import math
 import os
+import re
 import stat
 import struct
 import sys
@@ -81,13 +82,25 @@ def counts_of(words):
     return map(int, words)
 
 
-def value_of(word):
+def integer_of(word):
+    # int() takes underscores, too.
+    if not re.fullmatch("[+-]?[0-9]+", word):
+        raise ValueError(f"has {word}, which is no integer")
+    return int(word)
+
+
+def value_of(word, kind):
+    if kind == "integer":
+        integer_of(word)
+    if "_" in word:
+        raise ValueError(f"has {word}, which is no number")
     value = float(word)
     try:
-        struct.pack("<f", value)
+        value, = struct.unpack("<f", struct.pack("<f", value))
     except OverflowError:
         value = math.inf
-    if math.isinf(value) and "inf" not in word.lower():
+    is_zero = not any(digit in "123456789" for digit in word.lower().partition("e")[0])
+    if (math.isinf(value) and "inf" not in word.lower()) or (value == 0 and not is_zero):
         raise ValueError(f"has {word}, which is out of the range of float32")
     return value
 
@@ -119,10 +132,13 @@ def read_matrix_market(path):
                     continue
                 if len(words) != words_of_entry:
                     raise ValueError(f"has {len(words)} words; an entry has {words_of_entry}")
-                row, column = int(words[0]) - 1, int(words[1]) - 1
+                row, column = integer_of(words[0]) - 1, integer_of(words[1]) - 1
                 if not (0 <= row < rows and 0 <= column < columns):
                     raise ValueError(f"has an entry at row {row + 1}, column {column + 1}, out of range")
-                value = 1.0 if kind[3] == "pattern" else value_of(words[2])
+                if kind[4] == "symmetric" and column > row:
+                    raise ValueError(f"has an entry above the diagonal at row {row + 1}, column "
+                                     f"{column + 1}; a symmetric matrix is given by its lower triangle")
+                value = 1.0 if kind[3] == "pattern" else value_of(words[2], kind[3])
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
             entries.append((row, column, value))

@@ -253,7 +253,7 @@ class CsrWorkloads(CliTest):
 
     def test_a_matrix_market_file_that_is_wrong_is_refused_and_leaves_no_file(self):
         general = b"%%MatrixMarket matrix coordinate real general\n"
-        symmetric = b"%%MatrixMarket matrix coordinate real symmetric\n"
+        symmetric, integer = general.replace(b"general", b"symmetric"), general.replace(b"real", b"integer")
         target = self.file(b"old", "target")
         for content, name in ((general, "ends before"), (general + b"% only this\n\n", "ends before"),
                               (general + b"1 1\n", "line 2"), (general + b"1 1 -1\n", "line 2"),
@@ -261,6 +261,15 @@ class CsrWorkloads(CliTest):
                               (general + b"1 1 1\n1 1 1e999\n", "line 3: has 1e999"),
                               (general + b"1 1 1\n1 1\n", "line 3"), (general + b"1 1 1\n1 1 x\n", "line 3"),
                               (general + b"1 1 1\n2 1 1\n", "line 3: has an entry at row 2"),
+                              (general + b"10 9 1\n1_0 1 1\n", "line 3: has 1_0"),
+                              (general + b"9 10 1\n1 1_0 1\n", "line 3: has 1_0"),
+                              (general + b"1 1 1\n1 1 1_0\n", "line 3: has 1_0"),
+                              (general + b"1 1 1\n1 1 1e-50\n", "line 3: has 1e-50, which is out of"),
+                              (general + b"1 1 1\n1 1 -0.1e-999\n", "line 3: has -0.1e-999, which is out of"),
+                              (integer + b"1 1 1\n1 1 1.5\n", "line 3: has 1.5, which is no integer"),
+                              (integer + b"1 1 1\n1 1 1_0\n", "line 3: has 1_0"),
+                              (integer + b"1 1 1\n1 1 1" + 400 * b"0" + b"\n", "line 3"),
+                              (symmetric + b"2 2 2\n2 1 1\n1 2 1\n", "line 4: has an entry above"),
                               (general + b"1 1 2\n1 1 1\n", "1 entries and not 2"),
                               (general + b"1 4294967297 0\n", "line 2: has 4294967297 columns"),
                               (general + b"%d 1 0\n" % 10**18, "memory"),
@@ -273,6 +282,16 @@ class CsrWorkloads(CliTest):
                 self.assertIn(name, text)
                 self.assertEqual(self.content(target), b"old")
         self.assertEqual(sorted(os.listdir(self.directory)), ["source.mtx", "target"])
+
+    def test_values_of_a_matrix_market_file_are_numbers_of_its_type(self):
+        for kind, word, value in (("real", "-1.5e-45", -2.0**-149), ("real", "0e5", 0), ("real", "-0.0", 0),
+                                  ("real", "+.5E1", 5), ("real", "-inf", -float("inf")),
+                                  ("integer", "-07", -7), ("integer", "+16777216", 2**24)):
+            with self.subTest(word=word):
+                target = os.path.join(self.directory, "target")
+                content = f"%%MatrixMarket matrix coordinate {kind} general\n1 1 1\n+1 01 {word}\n"
+                self.assertEqual(self.convert(content.encode(), target), (0, ""))
+                self.assertEqual(list(array.array("f", self.content(target)[-4:])), [value])
 
     def test_a_target_that_cannot_be_written_is_named(self):
         content = b"%%MatrixMarket matrix coordinate real general\n1 1 1\n1 1 3.4028235e38\n"
