@@ -115,7 +115,7 @@ void describe_fault(const KernelFault& fault, const RegionNames& names, DeviceFa
       break;
     case FaultReason::outside_span:
       out.code = Errc::out_of_range;
-      out.message = access + ", which is beyond the end of its span";
+      out.message = access + ", which is beyond the end of its span, or its span begins within an element";
       break;
     case FaultReason::wild_pointer:
       out.code = Errc::kernel_failed;

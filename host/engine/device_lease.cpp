@@ -130,11 +130,13 @@ FrameCount DeviceLeases::frames_of_all(const std::vector<Held>& wanted) const {
   const std::uint64_t capacity = slot_.device().frames().capacity().value;
   if (frames <= capacity) return FrameCount{frames};
   const std::uint64_t frame_bytes = slot_.device().frame_bytes().value;
-  throw Error(Errc::device_memory,
-              fmt::format("device memory is too small for one lease: {} bytes are needed, the device has {}; "
-                          "give it more memory (--device-memory) or lease less at once",
-                          frames * frame_bytes, capacity * frame_bytes),
-              wanted.front().file->path());
+  throw Error(
+      Errc::device_memory,
+      fmt::format(
+          "device memory is too small for what the launch leases: {} bytes at once, and the device has {}; "
+          "give it more memory (DeviceOptions::memory, --device-memory) or lease less at once",
+          frames * frame_bytes, capacity * frame_bytes),
+      wanted.front().file->path());
 }
 
 DeviceLeases::~DeviceLeases() { release_all(); }
@@ -199,7 +201,8 @@ bool DeviceLeases::acquire(Held& held) {
   const os::File::SizeResult size = file.file().size();
   throw_if_failed(size.status, file.path(), "lease");
   if (held.bytes.end().value > size.size.value)
-    throw_if_failed({Errc::out_of_range, 0, ByteOffset{size.size.value}}, file.path(), "lease");
+    throw_if_failed({Errc::out_of_range, 0, ByteOffset{std::max(size.size.value, held.bytes.first.value)}},
+                    file.path(), "lease");
   if (slot_.device().info().hardware_paged) {
     const Progress p = pin(held, nullptr);
     if (!p.status.is_ok()) file.unpin({held.granules.first, p.done}, slot_.agent());

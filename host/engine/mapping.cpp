@@ -21,22 +21,26 @@ ByteRange whole(const Mapping& m) { return {ByteOffset{0}, m.size_bytes()}; }
 }  // namespace
 
 LeaseArgument<Right::read> read(const Mapping& m) { return read(m, whole(m)); }
-LeaseArgument<Right::read> read(const Mapping& m, ByteRange range) { return {{&m, range, Right::read}}; }
+LeaseArgument<Right::read> read(const Mapping& m, ByteRange range) {
+  return {{m.state(), range, Right::read}};
+}
 LeaseArgument<Right::read_write> read_write(const Mapping& m) { return read_write(m, whole(m)); }
 LeaseArgument<Right::read_write> read_write(const Mapping& m, ByteRange range) {
-  return {{&m, range, Right::read_write}};
+  return {{m.state(), range, Right::read_write}};
 }
 LeaseArgument<Right::write> write(const Mapping& m) { return write(m, whole(m)); }
-LeaseArgument<Right::write> write(const Mapping& m, ByteRange range) { return {{&m, range, Right::write}}; }
+LeaseArgument<Right::write> write(const Mapping& m, ByteRange range) {
+  return {{m.state(), range, Right::write}};
+}
 DemandArgument<Right::read> demand_read(const Mapping& m) { return demand_read(m, whole(m)); }
 DemandArgument<Right::read> demand_read(const Mapping& m, ByteRange range) {
-  return {{&m, range, Right::read, true}};
+  return {{m.state(), range, Right::read, true}};
 }
 DemandArgument<Right::read_write> demand_read_write(const Mapping& m) {
   return demand_read_write(m, whole(m));
 }
 DemandArgument<Right::read_write> demand_read_write(const Mapping& m, ByteRange range) {
-  return {{&m, range, Right::read_write, true}};
+  return {{m.state(), range, Right::read_write, true}};
 }
 
 detail::HostLeaseState::~HostLeaseState() {
@@ -51,6 +55,7 @@ detail::HostLeaseState::~HostLeaseState() {
 }
 
 HostLease::HostLease(std::unique_ptr<detail::HostLeaseState> state) noexcept : state_(std::move(state)) {}
+HostLease::HostLease() noexcept = default;
 HostLease::HostLease(HostLease&&) noexcept = default;
 HostLease& HostLease::operator=(HostLease&&) noexcept = default;
 HostLease::~HostLease() = default;

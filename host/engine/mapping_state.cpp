@@ -63,13 +63,18 @@ Status MappingState::close() noexcept {
   return runtime_->release(*file_);
 }
 
+bool MappingState::is_closed() const noexcept {
+  const sync::Lock lock(mutex_);
+  return closed_;
+}
+
 ByteRange MappingState::in_file(ByteRange range, const char* doing) const {
   const std::uint64_t mine = size().value;
   if (range.first.value > mine || range.size.value > mine - range.first.value)
     throw Error(Errc::out_of_range,
                 fmt::format("{}: {} of {} bytes at offset {}: the mapping has {} bytes", file_->path(), doing,
                             range.size.value, range.first.value, mine),
-                file_->path(), 0, range.first);
+                file_->path(), 0, ByteOffset{first_.value + std::min(range.first.value, mine)});
   return {ByteOffset{first_.value + range.first.value}, range.size};
 }
 
@@ -80,8 +85,9 @@ void MappingState::require_writable(const char* doing) const {
 void MappingState::require_in_file(ByteRange range, const char* doing) const {
   const os::File::SizeResult size = file_->file().size();
   throw_if_failed(size.status, file_->path(), doing);
+  const ByteOffset beyond{std::max(size.size.value, range.first.value)};
   if (range.end().value > size.size.value)
-    throw_if_failed({Errc::out_of_range, 0, ByteOffset{size.size.value}}, file_->path(), doing);
+    throw_if_failed({Errc::out_of_range, 0, beyond}, file_->path(), doing);
 }
 
 const std::shared_ptr<HostView>& MappingState::view() {
@@ -142,7 +148,8 @@ void MappingState::finish() { runtime_->drain_launches(); }
 void MappingState::prefetch(ByteRange range, unsigned device, Right right) {
   if (includes_write(right)) require_writable("prefetch for writing");
   if (device >= file_->device_count())
-    throw Error(Errc::invalid_argument, fmt::format("there is no device {}", device));
+    throw Error(Errc::invalid_argument,
+                fmt::format("there is no device {}; the runtime has {}", device, file_->device_count()));
   const ByteRange bytes = in_file(range, "prefetch");
   if (file_->hides_growth(bytes)) throw_if_failed(file_->take_in_growth(), file_->path(), "prefetch");
   DeviceSlot& slot = file_->device_slot(device);

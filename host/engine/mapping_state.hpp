@@ -58,6 +58,7 @@ class MappingState {
   void finish();
   /// Ends the mapping: removes the view and, if it was the file's last mapping, copies dirty bytes home.
   Status close() noexcept;
+  bool is_closed() const noexcept;
 
   bool is_of(const RuntimeState& runtime) const noexcept { return runtime_.get() == &runtime; }
   /// \throws Error(access_denied)
@@ -76,7 +77,7 @@ class MappingState {
   const HostAccess host_access_;
 
   std::atomic<std::uint64_t> size_;
-  sync::Mutex mutex_{sync::LockRank::file};
+  mutable sync::Mutex mutex_{sync::LockRank::file};
   /// On the file's list of views until its last holder, a host lease perhaps, lets go.
   std::shared_ptr<HostView> view_ APRIME_GUARDED_BY(mutex_);
   WritebackErrors::Seen errors_seen_ APRIME_GUARDED_BY(mutex_);

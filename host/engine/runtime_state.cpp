@@ -201,21 +201,27 @@ Completion RuntimeState::submit(unsigned device, const std::string& name, const 
                                 std::unique_ptr<detail::LaunchClosure> closure,
                                 std::vector<LeaseRequest> requests) {
   static_cast<void>(slot_for(device));
+  if (const char* const problem = grid != nullptr ? grid->problem() : nullptr; problem != nullptr)
+    throw Error(Errc::invalid_argument, fmt::format("{}: {}", name, problem));
   Launch launch;
   launch.name = name;
   if (grid != nullptr) launch.grid = *grid;
   launch.closure = std::move(closure);
   for (const LeaseRequest& r : requests) {
-    if (!r.mapping->state())
-      throw Error(Errc::invalid_argument, name + ": a lease of a mapping without a file");
-    MappingState& mapping = *r.mapping->state();
+    const std::shared_ptr<MappingState> state = r.mapping.lock();
+    if (state == nullptr || state->is_closed())
+      throw Error(Errc::invalid_argument,
+                  name +
+                      ": what it shall lease has no file: the mapping was closed, has ended, or was not made "
+                      "by Runtime::map");
+    MappingState& mapping = *state;
     if (!mapping.is_of(*this))
       throw Error(Errc::invalid_argument,
                   fmt::format("{}: {} is mapped by another runtime; map it by the one that launches", name,
                               mapping.file().path()),
                   mapping.file().path());
     if (includes_write(r.right)) mapping.require_writable("lease for writing");
-    launch.mappings.push_back(r.mapping->state());
+    launch.mappings.push_back(state);
     launch.requests.push_back(
         {mapping.shared_file(), mapping.in_file(r.range, "lease"), r.right, r.on_demand});
   }

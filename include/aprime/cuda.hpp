@@ -145,6 +145,9 @@ class NvccTaskClosure final : public BoundClosure<Task, Args...> {
 };
 
 struct NvccCompiler {
+  /// nvcc says itself what cannot be called: it alone knows a lambda that is for the GPU only.
+  template <class Callable, class... BoundArgs>
+  static constexpr bool can_call = true;
   template <class Kernel, class... Args>
   using KernelClosure = NvccKernelClosure<Kernel, Args...>;
   template <class Task, class... Args>

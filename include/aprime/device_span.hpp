@@ -104,12 +104,14 @@ class ElementReference {
 /// use the same bytes meanwhile, by pointer too: each side waits for the other's current access only.
 ///
 /// `T` is trivially copyable, and its size a power of two up to 4096 bytes; the range that the launch was
-/// given starts at a multiple of it. A small value: copied into the kernel, used by all threads.
+/// given starts at a multiple of it (if not, the kernel ends as by an access beyond the end). A small value:
+/// copied into the kernel, used by all threads.
 ///
 /// On software-paged devices each access looks at a page table: `load` before and after it, the others by an
 /// atomic operation before and one after it for all lanes of a warp that touch the same granule. `pin_span`
 /// does that once for many elements. An access beyond the end, and one that cannot be served (I/O error,
-/// truncated file), ends the kernel with a `DeviceFaultStatus` that says where. Not to be used in a
+/// truncated file), ends the kernel with a `DeviceFaultStatus` that says where. (The granule in which a
+/// truncated file ends is served whole; what is stored to it beyond the end is dropped.) Not to be used in a
 /// `noexcept` destructor.
 template <class T>
 class device_span {
@@ -295,7 +297,8 @@ class DemandBytes {
   template <class T>
   requires(std::is_const_v<T> || includes_write(right)) APRIME_DEVICE operator device_span<T>()
       const noexcept {
-    return {window_, first_, first_ % sizeof(T) == 0 ? size_ / sizeof(T) : 0};
+    if (first_ % sizeof(T) != 0) detail::fail_outside(window_, first_, !std::is_const_v<T>);
+    return {window_, first_, size_ / sizeof(T)};
   }
   /// In bytes.
   APRIME_DEVICE std::size_t size() const noexcept { return size_; }

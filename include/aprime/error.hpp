@@ -11,7 +11,7 @@ namespace aprime {
 /// Why an operation failed, independent of the place where it failed.
 enum class Errc : std::uint8_t {
   ok,
-  /// An argument can never be right (granule not a power of two, range outside the mapping, ...).
+  /// An argument can never be right (granule not a power of two, grid without threads, closed mapping, ...).
   invalid_argument,
   /// The file is missing, is no regular file, may not be opened, or its file system cannot map it.
   cannot_open,
@@ -26,7 +26,7 @@ enum class Errc : std::uint8_t {
   /// The file system is full (ENOSPC, EDQUOT). Dirty bytes are kept on the device; `sync` may be called
   /// again.
   no_space,
-  /// The device memory budget cannot hold what one lease needs at once.
+  /// The device memory budget cannot hold what the leases of one launch need at once.
   device_memory,
   /// The process or the machine is out of memory, areas (vm.max_map_count) or descriptors.
   resources,

@@ -59,7 +59,7 @@ struct LaunchOptions {
   /// Number of the device in `Runtime::devices()`.
   unsigned device = 0;
   /// Name for messages and profiles; the kernel's type if empty.
-  std::string name;
+  std::string name{};
 };
 
 namespace detail {
@@ -198,6 +198,9 @@ class HostClosure final : public BoundClosure<Kernel, Args...> {
 /// The compiler of the file that launches, as a type, so that what it instantiates has a name of its own: a
 /// program may launch one kernel from files of both compilers.
 struct HostCompiler {
+  /// Whether what is launched can be called so.
+  template <class Callable, class... BoundArgs>
+  static constexpr bool can_call = std::is_invocable_v<Callable&, BoundArgs&...>;
   template <class Kernel, class... Args>
   using KernelClosure = HostClosure<Kernel, Args...>;
   template <class Task, class... Args>

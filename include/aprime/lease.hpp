@@ -15,6 +15,9 @@
 namespace aprime {
 
 class Mapping;
+namespace engine {
+class MappingState;
+}
 
 /// Contiguous elements of a leased range, as a kernel sees them: a pointer into device memory and a count of
 /// elements. Valid until the launch or lease that it came from ends.
@@ -38,7 +41,8 @@ class LeasedSpan {
 
 /// The bytes of a leased range in device memory, before a kernel gives them a type. Converts by itself to
 /// `LeasedSpan<T>`; a read lease converts to `LeasedSpan<const T>` only, so that a store through it does not
-/// compile. Bytes that do not fill a whole `T` at the end are left out.
+/// compile. Bytes that do not fill a whole `T` at the end are left out. \pre The range that was leased starts
+/// at a multiple of alignof(T).
 template <Right right>
 class LeasedBytes {
  public:
@@ -55,7 +59,10 @@ class LeasedBytes {
   template <class T>
   requires(std::is_trivially_copyable_v<T> &&
            (std::is_const_v<T> || includes_write(right))) APRIME_HOST_DEVICE LeasedSpan<T> as()
-  const noexcept { return {reinterpret_cast<T*>(data_), size_ / sizeof(T)}; }
+  const noexcept {
+    assert(reinterpret_cast<std::uintptr_t>(data_) % alignof(T) == 0);
+    return {reinterpret_cast<T*>(data_), size_ / sizeof(T)};
+  }
   template <class T>
   requires(std::is_trivially_copyable_v<T> &&
            (std::is_const_v<T> || includes_write(right))) APRIME_HOST_DEVICE
@@ -68,9 +75,10 @@ class LeasedBytes {
   std::size_t size_ = 0;
 };
 
-/// A range of a mapping and the right that is wanted on it. `range` counts from the start of the mapping.
+/// A range of a mapping and the right that is wanted on it. `range` counts from the start of the mapping. May
+/// be kept, and used for several launches; a launch refuses it when the mapping has been closed.
 struct LeaseRequest {
-  const Mapping* mapping;
+  std::weak_ptr<engine::MappingState> mapping;
   ByteRange range;
   Right right;
   /// Not leased: granules come as the kernel touches them.
@@ -117,7 +125,8 @@ struct HostLeaseState;
 /// meanwhile. Move-only; the right goes back on destruction. Must not outlive its mapping.
 class HostLease {
  public:
-  HostLease() = default;
+  /// Of nothing.
+  HostLease() noexcept;
   explicit HostLease(std::unique_ptr<detail::HostLeaseState> state) noexcept;
   HostLease(HostLease&&) noexcept;
   HostLease& operator=(HostLease&&) noexcept;

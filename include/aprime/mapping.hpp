@@ -19,8 +19,7 @@ namespace aprime {
 struct MapOptions {
   /// First byte; a multiple of the granule.
   ByteOffset offset{0};
-  /// Bytes to map; the rest of the file if empty. The mapping covers at most what the file has when it is
-  /// made.
+  /// Bytes to map, which the file must have; the rest of the file if empty.
   std::optional<ByteCount> length{};
   /// Unit of coherence and transfer: a power of two from 4 KiB to 2 MiB; the runtime's default if empty.
   std::optional<ByteCount> granule{};
@@ -70,7 +69,9 @@ class Mapping {
   Access access() const noexcept;
   ByteCount granule() const noexcept;
   /// Length of the mapping in bytes. Another process that truncates the file does not change it: the bytes
-  /// beyond the end are then out of range.
+  /// beyond the end are then out of range. (Of the granule in which the file ends, kernels and the CPU's
+  /// pointer may reach them still, as they may the rest of the last page of any mapped file; what they store
+  /// there is dropped.)
   ByteCount size_bytes() const noexcept;
   /// Number of whole elements of type T.
   template <class T = std::byte>
@@ -82,10 +83,10 @@ class Mapping {
   /// traps and is served in the accessing thread. The first call maps the file; where it is never called,
   /// devices need not protect anything from the CPU. If serving fails (disk full on the way home, file
   /// shrank) the access raises SIGBUS, as it does for any mapped file; use `read` and `write` to get errors
-  /// instead. For system calls see `host_lease`. The span stays valid until `resize` grows the mapping beyond
-  /// the reserved room, or the mapping ends.
-  /// \throws Error(access_denied) if T is not const and the mapping is read-only; Error(cannot_open) where
-  /// the file
+  /// instead. For system calls see `host_lease`. The span stays valid until the mapping ends, or grows: call
+  /// again after a `resize` to more (there is room for as much again, 64 MiB at least, where the address
+  /// space has it). \throws Error(access_denied) if T is not const and the mapping is read-only;
+  /// Error(cannot_open) where the file
   ///         system cannot map files; Error(resources)
   template <class T>
   std::span<T> host() const {

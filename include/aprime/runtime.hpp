@@ -100,7 +100,7 @@ class RuntimeState;
 
 /// Owns devices, their memory and threads, and every file that is mapped through it. Several may exist; each
 /// is a world of its own: mappings of one file in two runtimes see each other as other processes do.
-/// Thread-safe.
+/// Thread-safe. One that was moved from may only be destroyed.
 class Runtime {
  public:
   /// One device, the best there is. \throws Error(resources)
@@ -116,24 +116,34 @@ class Runtime {
   /// bytes.
   /// \throws Error(cannot_open) what is wrong with the file and what to do; Error(invalid_argument) offset or
   /// granule;
-  ///         Error(conflict) the file is mapped with another granule; Error(resources)
+  ///         Error(out_of_range) the file ends before the range does; Error(conflict) the file is mapped with
+  ///         another granule; Error(resources)
   Mapping map(const std::string& path, Access access, const MapOptions& options = {});
 
   /// Runs `kernel(args...)` once for each thread of `grid` on a device, after earlier launches on that
   /// device. Arguments made by `aprime::read`, `write` and `read_write` are leases: a kernel receives them as
-  /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Other arguments are copied. Returns at once; errors
-  /// appear in the completion. On a software-paged device all leases of the launch must fit its memory
-  /// together, and are taken while the launch before it runs where both fit and neither faults (host accesses
-  /// wait from then on: no kernel may wait for one to what a later launch leases); on a hardware-paged one
-  /// they are faulted in as the kernel touches them. Arguments made by `demand_read` and `demand_read_write`
-  /// are received as `DemandBytes` (convertible to `device_span<T>`) and are faulted in on both. While a
-  /// launch with both kinds runs on a software-paged device, other devices' launches wait that lease of a
-  /// file that it may fault on, because two could wait for each other.
+  /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Other arguments are copied. Returns at once; what
+  /// goes wrong later appears in the completion. On a software-paged device all leases of the launch must fit
+  /// its memory together, and are taken while the launch before it runs where both fit and neither faults
+  /// (host accesses wait from then on: no kernel may wait for one to what a later launch leases); on a
+  /// hardware-paged one they are faulted in as the kernel touches them. Arguments made by `demand_read` and
+  /// `demand_read_write` are received as `DemandBytes` (convertible to `device_span<T>`) and are faulted in
+  /// on both. While a launch with both kinds runs on a software-paged device, other devices' launches wait
+  /// that lease of a file that it may fault on, because two could wait for each other.
   ///
   /// A file that a plain C++ compiler compiles launches for every device; on CUDA one that nvcc compiles must
   /// name the kernel (APRIME_CUDA_KERNEL in aprime/cuda.hpp). A launch that nvcc compiles is for CUDA only.
+  /// \throws Error(invalid_argument) no such device, an impossible grid, a mapping that was closed or is
+  /// another runtime's;
+  ///         Error(out_of_range) a range beyond its mapping; Error(access_denied) a write right on a mapping
+  ///         for reading
   template <class Kernel, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch(const Grid& grid, const LaunchOptions& options, Kernel kernel, const Args&... args) {
+    static_assert(
+        Compiler::template can_call<const Kernel, const detail::Bound<Args>...>,
+        "the kernel cannot be called with what it is launched with: read(m) becomes "
+        "LeasedSpan<const T>, read_write(m) LeasedSpan<T>, demand_read(m) device_span<const T>, and "
+        "a mapping itself cannot be given to it");
     std::vector<LeaseRequest> requests;
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Kernel).name()) : options.name;
@@ -150,10 +160,15 @@ class Runtime {
   /// Runs `task(args...)` once on a thread of the device, in order with launches: for library algorithms
   /// (sort, reduce) over leased memory. That thread takes none of the program's signals, nor do those that
   /// the task starts. Its leases are resident and pinned while it runs on every kind of
-  /// device, and must fit its memory together. On CUDA it runs what APRIME_CUDA_TASK named for it.
+  /// device, and must fit its memory together. On CUDA it runs what APRIME_CUDA_TASK named for it. \throws as
+  /// `launch`
   template <class Task, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch_task(const LaunchOptions& options, Task task, const Args&... args) {
     static_assert((!detail::is_on_demand<Args> && ...), "only a kernel can fault: lease what a task needs");
+    static_assert(
+        Compiler::template can_call<Task, detail::Bound<Args>...>,
+        "the task cannot be called with what it is launched with: read(m) becomes "
+        "LeasedSpan<const T>, read_write(m) LeasedSpan<T>, and a mapping itself cannot be given to it");
     std::vector<LeaseRequest> requests;
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Task).name()) : options.name;
@@ -173,8 +188,9 @@ class Runtime {
   Stats stats() const;
   Stats stats(unsigned device) const;
 
-  /// Waits for launches, copies everything dirty home, and ends all mappings. \throws Error if bytes could
-  /// not be copied home (they are lost when the runtime goes: free space and call again).
+  /// Waits for launches, and copies everything dirty home. All stays usable; for what is stored afterwards,
+  /// call again. \throws Error if bytes could not be copied home (they are lost when the runtime goes: free
+  /// space and call again)
   void close();
 
  private:

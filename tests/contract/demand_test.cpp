@@ -182,6 +182,20 @@ TEST_P(Demand, an_access_beyond_the_end_stops_the_kernel_and_says_where) {
   EXPECT_EQ(read_bytes(m), words_of(2 * kWords, 1));
 }
 
+TEST_P(Demand, a_range_that_begins_within_an_element_stops_the_kernel) {
+  World world(GetParam());
+  const Mapping m = world.map_new(words_of(2 * kWords, 1));
+  const DeviceFaultStatus status =
+      world.runtime()
+          .launch({{1}, {1}}, StoreInto{}, demand_read_write(m, range(2, 100 * sizeof(unsigned))),
+                  std::size_t{0}, 5U)
+          .status();
+  EXPECT_EQ(status.code, Errc::out_of_range);
+  EXPECT_EQ(status.path, m.path());
+  EXPECT_EQ(status.offset.value, 2U);
+  EXPECT_EQ(read_bytes(m), words_of(2 * kWords, 1));
+}
+
 TEST_P(Demand, a_file_truncated_by_another_process_ends_the_kernel_with_the_offset) {
   World world(GetParam());
   const Mapping m = world.map_new(words_of(8 * kWords, 1));

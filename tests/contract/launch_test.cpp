@@ -5,6 +5,7 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -79,6 +80,37 @@ TEST_P(Launch, a_launch_keeps_its_mapping_alive) {
   }
   last.wait();
   EXPECT_TRUE(eventually([&] { return plain_read(path) == constant(8 * kGranule, 5); }));
+}
+
+TEST_P(Launch, an_argument_may_outlive_the_handle_that_it_was_made_of) {
+  World world(GetParam());
+  const std::string path = world.file(Bytes(2 * kGranule));
+  std::optional<Mapping> first(world.map(path));
+  const auto whole = aprime::read_write(*first);
+  const Mapping moved = std::move(*first);
+  first.reset();
+  world.runtime().launch({{2}, {64}}, IncrementBytes{}, whole).wait();
+  EXPECT_EQ(read_bytes(moved), constant(2 * kGranule, 1));
+}
+
+TEST_P(Launch, an_argument_whose_mapping_has_ended_is_refused) {
+  World world(GetParam());
+  const std::string path = world.file(Bytes(2 * kGranule));
+  const auto ended = [&] {
+    const Mapping m = world.map(path);
+    return aprime::read_write(m);
+  }();
+  Mapping m = world.map(path);
+  const auto closed = aprime::read_write(m);
+  m.close();
+  for (const auto& gone : {ended, closed}) {
+    const Error refused = error_of([&] {
+      world.runtime().launch({{2}, {64}}, IncrementBytes{}, gone).wait();
+    });
+    EXPECT_EQ(refused.code(), Errc::invalid_argument);
+    EXPECT_TRUE(contains(refused.what(), "IncrementBytes")) << refused.what();
+  }
+  EXPECT_EQ(plain_read(path), Bytes(2 * kGranule));
 }
 
 TEST_P(Launch, a_dropped_completion_does_not_stop_the_launch) {
@@ -251,9 +283,11 @@ TEST_P(Launch, an_impossible_grid_is_refused_in_words) {
   World world(GetParam());
   const Mapping m = world.map_new(Bytes(kGranule));
   for (const Grid& grid : {Grid{{0}, {1}}, Grid{{1}, {1025}}, Grid{{1}, {1}, shared_bytes_max + 1}}) {
-    const Completion launch = world.runtime().launch(grid, StoreEverywhere{}, aprime::read_write(m), Byte{1});
-    EXPECT_FALSE(launch.status().is_ok());
-    EXPECT_TRUE(contains(launch.status().message, grid.problem())) << launch.status().message;
+    const Error refused = error_of(
+        [&] { world.runtime().launch(grid, StoreEverywhere{}, aprime::read_write(m), Byte{1}).wait(); });
+    EXPECT_EQ(refused.code(), Errc::invalid_argument);
+    EXPECT_TRUE(contains(refused.what(), grid.problem())) << refused.what();
+    EXPECT_TRUE(contains(refused.what(), "StoreEverywhere")) << refused.what();
   }
   EXPECT_EQ(read_bytes(m), Bytes(kGranule));
 }

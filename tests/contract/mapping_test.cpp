@@ -261,6 +261,17 @@ TEST_P(MappingApi, ranges_are_checked_by_every_call) {
             Errc::invalid_argument);
 }
 
+TEST_P(MappingApi, an_error_says_where_in_the_file) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(8 * kGranule));
+  const Mapping m = world.runtime().map(path, Access::read_write, {.offset = ByteOffset{4 * kGranule}});
+  const auto place_of_error = [&](ByteRange r) { return error_of([&] { read_bytes(m, r); }).offset().value; };
+  EXPECT_EQ(place_of_error(range(2 * kGranule, 3 * kGranule)), 6 * kGranule) << "more than is mapped";
+  plain_truncate(path, 5 * kGranule);
+  EXPECT_EQ(place_of_error(range(0, 2 * kGranule)), 5 * kGranule) << "where the file ends";
+  EXPECT_EQ(place_of_error(range(2 * kGranule + 7, 1)), 6 * kGranule + 7) << "beyond the end";
+}
+
 TEST_P(MappingApi, one_without_a_file_is_refused_by_every_call) {
   World world(GetParam());
   Mapping m = world.map_new(pattern(kGranule));

@@ -185,7 +185,9 @@ TEST_P(Observers, a_pointer_given_to_a_system_call_works_inside_a_host_lease) {
   EXPECT_EQ(::write(pipe.writer(), host.data() + kGranule, 16), -1);
   EXPECT_EQ(errno, EFAULT) << "the kernel takes no trap on our behalf";
   {
-    const HostLease lease = m.host_lease(range(kGranule, 16), Right::read);
+    HostLease lease;
+    EXPECT_TRUE(lease.bytes().empty());
+    lease = m.host_lease(range(kGranule, 16), Right::read);
     ASSERT_EQ(lease.bytes().size(), 16);
     EXPECT_EQ(lease.bytes().data(), host.data() + kGranule);
     EXPECT_EQ(::write(pipe.writer(), lease.bytes().data(), 16), 16);
