@@ -14,6 +14,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "aprime/error.hpp"
 #include "aprime/version.hpp"
@@ -238,6 +239,16 @@ std::string names_of_commands(const CLI::App& app) {
   return names;
 }
 
+/// The command that was named, as far as it is one.
+std::string named_command(const CLI::App& app) {
+  std::string name = app.get_name();
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    name += " " + at->get_name();
+  }
+  return name;
+}
+
 /// An argument that was taken for an unknown option may be why another one is missing.
 std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) ||
@@ -246,6 +257,11 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
       if (left.size() > 1 && left.front() == '-')
         return fmt::format("there is no option {}; before an argument that begins with '-', put `--`", left);
     }
+    const std::vector<std::string> left = app.remaining_for_passthrough(true);
+    const std::string command = named_command(app);
+    if (!left.empty() && command == "aprime") return fmt::format("there is no command '{}'", left.back());
+    if (!left.empty() && command == "aprime run")
+      return fmt::format("there is no workload '{}'", left.back());
   }
   return error.what();
 }
@@ -279,7 +295,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    tell_line(fmt::format("{}; see `aprime --help`", explain(app, error)));
+    tell_line(fmt::format("{}; see `{} --help`", explain(app, error), named_command(app)));
     return ExitCode::usage;
   }
   return action();

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "aprime/error.hpp"
@@ -30,7 +31,8 @@ bool is_stale(const std::string& mountpoint) {
 
 os::MountEntry own_mount_of(const std::string& path) {
   const std::optional<os::MountEntry> found = os::mount_of(os::resolved_path(path));
-  if (!found || found->type != kFileSystemType) refuse(path, "it lies on no mount of aprime");
+  if (!found || found->type != kFileSystemType)
+    refuse(path, ::access(path.c_str(), F_OK) != 0 ? std::strerror(errno) : "it lies on no mount of aprime");
   if (found->user && *found->user != ::geteuid())
     refuse(path, fmt::format("it lies on a mount of user {}, who alone may ask its process", *found->user));
   if (is_stale(found->point))

@@ -148,10 +148,12 @@ class BadInput(CliTest):
 
     def test_wrong_usage(self):
         path = self.file(b"x")
-        for arguments, names in (([], "unmount"), (["nothing"], "nothing"), (["run"], "WORKLOAD"),
-                                 (["run", "histogram"], "FILE"),
+        for arguments, names in (([], "unmount"), (["nothing"], "command 'nothing'"),
+                                 (["run"], ["WORKLOAD", "`aprime run --help`"]),
+                                 (["run", "histogram"], ["FILE", "`aprime run histogram --help`"]),
                                  (["run", "grep", "-x", path], ["option -x", "`--`"]),
-                                 (["run", "nothing", path], "nothing"), (["run", "saxpy", path, path], "--a"),
+                                 (["run", "nothing", path], ["workload 'nothing'", "`aprime run --help`"]),
+                                 (["run", "saxpy", path, path], "--a"),
                                  (["run", "saxpy", path, path, "--a", "b"], "--a"),
                                  (["run", "saxpy", path, path, "--a", ""], "--a"),
                                  (["run", "saxpy", path, path, "--a", "1e39"], ["--a", "1e39", "float32"]),
