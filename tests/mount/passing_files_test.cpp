@@ -71,8 +71,11 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
     programs_are_done_.store(false);
     std::jthread one([&, seed = random_.next()] { use_by_device(seed, are_patient); });
     std::jthread other([&, seed = random_.next()] { use_by_device(seed, are_patient); });
-    for (ChildProcess& program : programs)
+    for (ChildProcess& program : programs) {
       for (std::string line; program.listen(&line);) ADD_FAILURE() << "a program: " << line;
+      // Who dies of a signal says nothing.
+      EXPECT_EQ(program.end(), 0) << "the status of a program";
+    }
     programs_are_done_.store(true);
   }
 

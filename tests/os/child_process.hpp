@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
@@ -16,7 +17,7 @@
 namespace aprime::test {
 
 /// A program in a process of its own that is told things by lines, and answers. Killed at the end, whatever
-/// it does.
+/// it does, unless it was waited for.
 class ChildProcess {
  public:
   /// What it inherits as descriptor 3; -1: nothing.
@@ -45,10 +46,10 @@ class ChildProcess {
     from_ = ::fdopen(out[0], "r");
   }
   ~ChildProcess() {
-    ::kill(process_, SIGKILL);
+    if (!has_ended_) ::kill(process_, SIGKILL);
     std::fclose(to_);
     std::fclose(from_);
-    ::waitpid(process_, nullptr, 0);
+    end();
   }
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
@@ -64,9 +65,17 @@ class ChildProcess {
     while ((c = std::fgetc(from_)) != '\n' && c != EOF) *line += static_cast<char>(c);
     return c != EOF;
   }
+  /// Waits until it has ended by itself; its status, as of waitpid().
+  int end() {
+    // Once: afterwards the number may be another process's.
+    while (!has_ended_) has_ended_ = ::waitpid(process_, &status_, 0) == process_ || errno != EINTR;
+    return status_;
+  }
 
  private:
   pid_t process_ = 0;
+  bool has_ended_ = false;
+  int status_ = -1;
   FILE* to_ = nullptr;
   FILE* from_ = nullptr;
 };
