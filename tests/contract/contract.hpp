@@ -164,7 +164,7 @@ Error error_of(const std::function<void()>& action);
 inline Errc code_of(const std::function<void()>& action) { return error_of(action).code(); }
 
 /// Runs `child` in a fork and returns its wait status. A child that does not end is killed after a while, and
-/// counts as killed.
+/// counts as killed; one that throws ends with status 99.
 int in_child(const std::function<void()>& child);
 
 /// Waits, for some seconds at most, until `condition` holds.
