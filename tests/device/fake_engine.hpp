@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/wait.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -217,6 +219,24 @@ inline void load_from(const std::byte* at) {
 }
 
 inline void store_to(std::byte* at) { *reinterpret_cast<volatile unsigned char*>(at) = 1; }
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kReportsSignals = true;
+#else
+inline constexpr bool kReportsSignals = false;
+#endif
+/// For EXPECT_EXIT: whether a signal ended the process, or a sanitizer did that reported it instead.
+class EndedBy {
+ public:
+  explicit EndedBy(int signal) : signal_(signal) {}
+  bool operator()(int status) const {
+    return kReportsSignals ? WIFEXITED(status) && WEXITSTATUS(status) != 0
+                           : WIFSIGNALED(status) && WTERMSIG(status) == signal_;
+  }
+
+ private:
+  int signal_;
+};
 
 inline bool all_are(std::byte value, std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [value](std::byte b) { return b == value; });
