@@ -43,8 +43,9 @@ class CopyThreadsTest : public testing::Test {
   ~CopyThreadsTest() override { static_cast<void>(cudaFree(memory_)); }
 
   /// Whether the only thread begins a second job with the last pieces of the first one, of `size` bytes, on
-  /// their way: then that one does not end before the second one's first piece is read.
-  bool goes_on(std::size_t size) {
+  /// their way: then that one does not end before the second one's first piece is read, which takes
+  /// `patience`, or as long as the first one needs.
+  bool goes_on(std::size_t size, std::chrono::milliseconds patience) {
     CopyThreads threads(0, 1);
     std::atomic<bool> first_is_read{false};
     std::atomic<bool> second_is_asked_for{false};
@@ -58,7 +59,9 @@ class CopyThreadsTest : public testing::Test {
       std::this_thread::sleep_for(20ms);
     };
     b.at_first_read = [&] {
-      for (int i = 0; i < 100 && !first_has_ended; ++i) std::this_thread::sleep_for(2ms);
+      const auto deadline = std::chrono::steady_clock::now() + patience;
+      while (!first_has_ended && std::chrono::steady_clock::now() < deadline)
+        std::this_thread::sleep_for(2ms);
       ended_in_time = first_has_ended.load();
     };
     std::thread first([&] {
@@ -82,13 +85,13 @@ class CopyThreadsTest : public testing::Test {
 TEST_F(CopyThreadsTest, from_a_large_job_they_go_on_to_the_next_before_it_has_ended) {
   ASSERT_NE(memory_, nullptr);
   bool seen = false;
-  for (int tries = 0; tries < 10 && !seen; ++tries) seen = goes_on(kSize);
+  for (int tries = 0; tries < 10 && !seen; ++tries) seen = goes_on(kSize, 200ms);
   EXPECT_TRUE(seen);
 }
 
 TEST_F(CopyThreadsTest, who_waits_for_little_waits_for_no_other_job) {
   ASSERT_NE(memory_, nullptr);
-  EXPECT_FALSE(goes_on(std::size_t{64} << 10));
+  EXPECT_FALSE(goes_on(std::size_t{64} << 10, 20s));
 }
 
 }  // namespace
