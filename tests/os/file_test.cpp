@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <thread>
 #include <vector>
@@ -391,12 +391,12 @@ TEST_F(FileTest, ChildrenDoNotInheritMappings) {
 
 TEST_F(FileTest, ASparseTebibyteOpensAndMapsAtOnce) {
   const std::string path = directory_.sparse("huge", std::size_t{1} << 40);
-  const auto start = std::chrono::steady_clock::now();
+  // The processor's: a machine that does other things meanwhile counts for nothing.
+  const std::clock_t start = std::clock();
   File file = File::open(path, Access::read_write);
   const Mapped mapped =
       file.map_shared({ByteOffset{0}, ByteCount{std::uint64_t{1} << 40}}, Access::read_write);
-  const auto took = std::chrono::steady_clock::now() - start;
-  EXPECT_LT(took, std::chrono::milliseconds(500));  // takes 0.1 ms; the rest is for a machine that is busy
+  EXPECT_LT(std::clock() - start, CLOCKS_PER_SEC / 2);  // takes 0.1 ms
   EXPECT_EQ(mapped.size(), std::size_t{1} << 40);
   EXPECT_EQ(file.alias().size(), std::size_t{1} << 40);
 }
