@@ -99,7 +99,8 @@ TEST_P(OutOfMemory, a_kernel_that_has_faulted_ends) {
 }
 
 TEST_P(OutOfMemory, flusher_goes_on_when_there_is_some_again) {
-  World world(GetParam(), {.dirty_age_max = std::chrono::milliseconds{500}});
+  // So long that nothing has gone home before memory runs out.
+  World world(GetParam(), {.dirty_age_max = std::chrono::seconds{3}});
   const std::string path = world.sparse_file(4 * kGranule);
   const Mapping m = world.map(path);
   is_spared = true;
