@@ -167,7 +167,7 @@ inline Errc code_of(const std::function<void()>& action) { return error_of(actio
 /// counts as killed; one that throws ends with status 99.
 int in_child(const std::function<void()>& child);
 
-/// Waits, for some seconds at most, until `condition` holds.
+/// Waits, for a minute at most, until `condition` holds.
 bool eventually(const std::function<bool()>& condition);
 
 }  // namespace aprime::contract

@@ -111,7 +111,7 @@ TEST_P(FileLife, nothing_of_a_file_is_kept_by_a_recall) {
   first_.must("close");
   first_.must("unlink " + mounted_.at("recalled"));
   // The kernel forgets a removed file a moment later.
-  for (int i = 0; i < 500 && open_files() > of_the_runtime; ++i)
+  for (int i = 0; i < 6000 && open_files() > of_the_runtime; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_EQ(open_files(), of_the_runtime);
   recalls.release();

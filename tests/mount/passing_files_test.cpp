@@ -93,7 +93,7 @@ class PassingFiles : public testing::TestWithParam<DeviceKind> {
     for (const auto& file : std::filesystem::directory_iterator(mounted_.at("")))
       std::filesystem::remove(file);
     // The kernel forgets a removed file a moment later.
-    for (int i = 0; i < 1000 && open_files() > 0; ++i)
+    for (int i = 0; i < 6000 && open_files() > 0; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_EQ(open_files(), 0) << "of files that nobody has any more";
   }
