@@ -18,6 +18,7 @@ import csr
 
 # The program under test. Taken off the arguments, which unittest reads next.
 APRIME = sys.argv.pop(1)
+LIBC = ctypes.CDLL(None, use_errno=True)
 DEVICES = ("emulated", "emulated-strict")
 SMALL = os.environ.get("APRIME_TEST_SCALE") == "small"
 # Granules and device memories: smaller than most files below, so that files stream and granules are evicted.
@@ -94,8 +95,15 @@ class CliTest(unittest.TestCase):
         return text
 
 
+def die_with_parent():
+    pr_set_pdeathsig = 1
+    LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def start(*arguments, stderr=subprocess.PIPE, prefix=()):
-    return subprocess.Popen([*prefix, APRIME, *arguments], stdout=subprocess.PIPE, stderr=stderr)
+    # A test that is killed, as ctest does when it takes too long, leaves nothing behind that runs on.
+    return subprocess.Popen([*prefix, APRIME, *arguments], stdout=subprocess.PIPE, stderr=stderr,
+                            preexec_fn=die_with_parent)
 
 
 def wait_for_first_byte(path, byte, process, at=0):
@@ -123,8 +131,7 @@ def stop(process):
 
 def punch_hole(path, offset, size):
     keep_size, punch = 1, 2
-    libc = ctypes.CDLL(None, use_errno=True)
     with open(path, "r+b") as f:
-        result = libc.fallocate(f.fileno(), punch | keep_size, ctypes.c_int64(offset), ctypes.c_int64(size))
+        result = LIBC.fallocate(f.fileno(), punch | keep_size, ctypes.c_int64(offset), ctypes.c_int64(size))
         if result != 0 and ctypes.get_errno() != errno.EOPNOTSUPP:
             raise OSError(ctypes.get_errno(), "fallocate")

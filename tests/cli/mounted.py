@@ -1,23 +1,16 @@
 """A mount served by the command under test, for the tests of the mount."""
 
-import ctypes
 import os
 import select
 import signal
 import subprocess
 import threading
 
-from command import APRIME, CliTest
+from command import APRIME, LIBC, CliTest, die_with_parent
 
-LIBC = ctypes.CDLL(None, use_errno=True)
 # Longer than any test takes; then the daemon is killed, which wakes every program that waits for it.
 TEST_SECONDS_MAX = 240
 NOBODY = 65534
-
-
-def die_with_parent():
-    pr_set_pdeathsig = 1
-    LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def is_mounted(path):
