@@ -119,12 +119,17 @@ def wait_for_first_byte(path, byte, process, at=0):
 def stop(process):
     """Until every thread of it stands still: the signal reaches them one by one."""
     process.send_signal(signal.SIGSTOP)
+    if process.returncode is not None:
+        return  # it had ended, and is gone
     deadline = time.monotonic() + 60
     for task in os.listdir(f"/proc/{process.pid}/task"):
         while True:
-            with open(f"/proc/{process.pid}/task/{task}/stat") as f:
-                if f.read().rpartition(")")[2].split()[0] in "TZ":
-                    break
+            try:
+                with open(f"/proc/{process.pid}/task/{task}/stat") as f:
+                    if f.read().rpartition(")")[2].split()[0] in "TZ":
+                        break
+            except (FileNotFoundError, ProcessLookupError):
+                break  # it has ended
             if time.monotonic() > deadline:
                 raise AssertionError(f"process {process.pid} does not stop")
 
