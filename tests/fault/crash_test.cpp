@@ -5,6 +5,7 @@
 // never sent is found out, and a missing flush of the disk's own cache is not.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -88,6 +89,7 @@ class Crash : public testing::Test {
     const std::string file = path();
     const pid_t pid = ::fork();
     if (pid == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // it works until it is killed, by whoever kills the test too
       ::execl(APRIME_CRASH_WRITER, APRIME_CRASH_WRITER, file.c_str(), board.c_str(), seed_text.c_str(),
               mode.c_str(), nullptr);
       ::_exit(127);
