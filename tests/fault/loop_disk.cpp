@@ -8,11 +8,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "host/os/file.hpp"
 #include "tests/mount_namespace.hpp"
@@ -47,12 +49,14 @@ Descriptor attach(const Descriptor& image, std::string* device) {
     const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
     if (number < 0) fail("there is no free loop device");
     *device = "/dev/loop" + std::to_string(number);
-    Descriptor loop = open_or_fail(*device, O_RDWR);
+    Descriptor loop(::open(device->c_str(), O_RDWR | O_CLOEXEC));
     loop_config config{};
     config.fd = static_cast<std::uint32_t>(image.get());
     config.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
-    if (::ioctl(loop.get(), LOOP_CONFIGURE, &config) == 0) return loop;
-    if (errno != EBUSY) fail("cannot attach a loop device");  // somebody else was faster
+    if (loop && ::ioctl(loop.get(), LOOP_CONFIGURE, &config) == 0) return loop;
+    // Somebody else was faster, or lets go of it or removes it just now.
+    if (errno != EBUSY && errno != ENXIO) fail("cannot attach " + *device);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   fail("all loop devices are busy");
 }
