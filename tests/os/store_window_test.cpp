@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 #include <vector>
 
@@ -186,6 +187,7 @@ TEST(StoreWindowDeathTest, stray_stores_to_it_are_bus_errors) {
         Mapped memory = file.map_shared({ByteOffset{0}, ByteCount{2 * 4096}}, Access::read_write);
         volatile std::byte* const stray = memory.data() + 4096;
         const StoreWindow window(std::move(memory));
+        std::filesystem::remove_all(directory.path());  // no destructor will
         *stray = std::byte{1};
       },
       testing::KilledBySignal(SIGBUS), "");
