@@ -54,8 +54,8 @@ class MountedRun {
     // As in a process of its own: signals are heeded from the moment at which files may change, and for as
     // long.
     std::unique_ptr<kernels::Check> check;
-    const std::span<const std::string> paths = options_.arguments.files;
-    if (options_.verify) check = workload_.make_check(options_.arguments, run_files_of(ready, paths));
+    if (options_.verify)
+      check = workload_.make_check(options_.arguments, run_files_of(ready, options_.arguments.files));
     RunReport report;
     if (const auto interrupted = watch(report)) return *interrupted;
     return conclude(report, check.get(), options_.device.json);

@@ -11,10 +11,9 @@
 #include "host/cli/run_command.hpp"
 
 // What `aprime run` and the process of `aprime mount` say to each other. The caller sends kRun; the answer is
-// kReady when the files are mapped and nothing speaks against the run, with how much of each is; nothing has
-// changed yet. On kGo it
-// begins. Then there may be any number of kProgress, and last kDone, kInterrupted or kDisagreement; or an
-// error at any time. kInterrupt, at any time after kRun, asks for an end between two launches.
+// kReady, with how much of each file is mapped, when nothing speaks against the run; nothing has changed yet.
+// On kGo it begins. Then there may be any number of kProgress, and last kDone, kInterrupted or kDisagreement;
+// or an error at any time. kInterrupt, at any time after kRun, asks for an end between two launches.
 
 namespace aprime::cli {
 
