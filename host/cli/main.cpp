@@ -13,6 +13,7 @@
 #include <exception>
 #include <functional>
 #include <limits>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -294,7 +295,12 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
+    if (error.get_exit_code() == 0) {  // --help or --version
+      std::ostringstream text;
+      app.exit(error, text, text);
+      print(text.str());
+      return ExitCode::done;
+    }
     tell_line(fmt::format("{}; see `{} --help`", explain(app, error), named_command(app)));
     return ExitCode::usage;
   }

@@ -124,11 +124,12 @@ class Output(CliTest):
         self.assertRegex(err.decode(), r"\Aaprime: [^\n]*%s[^\n]+\n\Z" % path)
 
     def test_a_full_standard_output_is_an_error(self):
-        with open("/dev/full", "wb") as full:
-            process = subprocess.run([APRIME, "run", "histogram", self.file(b"x"), "--json"], stdout=full,
-                                     stderr=subprocess.PIPE, timeout=60)
-        self.assertEqual(process.returncode, 1)
-        self.assertRegex(process.stderr, rb"\Aaprime: standard output[^\n]+\n\Z")
+        commands = ["run", "histogram", self.file(b"x"), "--json"], ["--help"], ["run", "--help"], ["--version"]
+        for command in commands:
+            with self.subTest(command=command), open("/dev/full", "wb") as full:
+                process = subprocess.run([APRIME, *command], stdout=full, stderr=subprocess.PIPE, timeout=60)
+                self.assertEqual(process.returncode, 1)
+                self.assertRegex(process.stderr, rb"\Aaprime: standard output[^\n]+\n\Z")
 
     def test_what_is_printed_to_a_closed_stream_is_in_no_file(self):
         for command, changes in ((["run", "uppercase"], True), (["demo"], True),
