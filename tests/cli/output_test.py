@@ -124,8 +124,8 @@ class Output(CliTest):
         self.assertRegex(err.decode(), r"\Aaprime: [^\n]*%s[^\n]+\n\Z" % path)
 
     def test_a_full_standard_output_is_an_error(self):
-        commands = ["run", "histogram", self.file(b"x"), "--json"], ["--help"], ["run", "--help"], ["--version"]
-        for command in commands:
+        run = ["run", "histogram", self.file(b"x"), "--json"]
+        for command in (run, ["--help"], ["run", "--help"], ["--version"]):
             with self.subTest(command=command), open("/dev/full", "wb") as full:
                 process = subprocess.run([APRIME, *command], stdout=full, stderr=subprocess.PIPE, timeout=60)
                 self.assertEqual(process.returncode, 1)
