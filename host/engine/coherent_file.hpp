@@ -190,12 +190,14 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// written, nothing is recalled, and pins are waited for only where the file grows and only so long
   /// (resources, EBUSY).
   Status resize(ByteCount size, AgentId requester = AgentId::cpu(), std::optional<ByteCount> from = {});
-  /// To be called before anybody gets at bytes that the file may have gained by its plain path: a device that
-  /// has the granule in which it ended has zeros there, and loses it. May wait for a kernel. Valid answers:
-  /// as `perform`.
-  Status take_in_growth(AgentId requester = AgentId::cpu()) noexcept;
-  /// Whether a range has bytes for which that is needed.
-  bool hides_growth(ByteRange range) const noexcept;
+  /// To be called before anybody gets at bytes where `hides_new_size`: devices learn the size that the file
+  /// has got by its plain path. What they have behind an end that has come nearer is no part of the file, and
+  /// none of it is left when the end moves away again; then the granule in which the file ended, where they
+  /// have zeros behind the end, goes as well. May wait for a kernel if the file has grown. Valid answers: as
+  /// `perform`.
+  Status take_in_size(AgentId requester = AgentId::cpu()) noexcept;
+  /// Whether a range may have bytes for which that is needed.
+  bool hides_new_size(ByteRange range) const noexcept;
   /// To be called after a resize that no program on the mount has asked for.
   void tell_mount_of_size() noexcept;
   /// Makes a range read as zeros and frees its disk space.
@@ -335,12 +337,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// Changes the size if it is still what was seen, and was all the time: else conflict.
   Status truncate_from(const SizeSeen& before, ByteCount size) noexcept;
   void note_end(const SizeSeen& seen) noexcept;
-  /// What lies behind the known end in its granule: no part of it that a device has is the file's.
-  ByteRange behind_known_end() const noexcept {
-    const std::uint64_t end = known_end_.load();
-    const std::uint64_t granule = granule_.bytes().value;
-    return {ByteOffset{end}, ByteCount{(granule - end % granule) % granule}};
-  }
+  Status make_room_behind(const SizeSeen& seen, AgentId requester) noexcept;
+  /// What is no part of the file as devices know it.
+  GranuleRange beyond_known_end() const noexcept;
   /// `put(at, bytes)` for those of a device's bytes that are the file's.
   template <class Put>
   Status put_known(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept;
@@ -349,16 +348,19 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// failure.
   Status perform_for_program(GranuleIndex g, Event event, SizeIo& io, std::chrono::milliseconds wait_max,
                              bool may_stay_pinned) noexcept;
-  /// `wait_max`: for the mount.
-  Status forget_from(GranuleIndex first, AgentId requester, std::chrono::milliseconds wait_max);
+  /// Takes from devices what lies beyond the known end. `at_once` leaves there what would have to be waited
+  /// for; `wait` waits for the mount only so long, and then fails with resources and EBUSY.
+  Status forget_beyond_end(AgentId requester, Patience patience) noexcept;
+  Status recall_beyond_end(AgentId requester) noexcept;
 
   os::File file_;
   /// Held across ftruncate, and while no granule is waited for.
   sync::Mutex size_mutex_{sync::LockRank::file};
   std::uint64_t size_changes_ APRIME_GUARDED_BY(size_mutex_) = 0;
-  /// Where the file ended when devices were told last. It may have grown since by its plain path: a device's
-  /// copy of the granule that this lies in has zeros behind it, which are not to be written there. Raised
-  /// while no device has that granule.
+  /// Where the file ended when devices were told last; it may end elsewhere since, by its plain path. What
+  /// devices have behind it is never written home: zeros in the granule that this lies in, and the copies
+  /// beyond that they had when it came nearer. They get no others (see `fill`), and it moves away while they
+  /// have none of these.
   std::atomic<std::uint64_t> known_end_{0};
   const GranuleSize granule_;
   const std::vector<DeviceSlot*> devices_;
@@ -415,14 +417,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
 template <class Put>
 Status CoherentFile::put_known(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept {
-  const ByteRange gap = behind_known_end();
-  const ByteOffset end = at + ByteCount{from.size()};
-  if (gap.empty() || end <= gap.first || gap.end() <= at) return put(at, from);
-  Status status;
-  if (at < gap.first) status = put(at, from.first(static_cast<std::size_t>((gap.first - at).value)));
-  if (status.is_ok() && gap.end() < end)
-    status = put(gap.end(), from.last(static_cast<std::size_t>((end - gap.end()).value)));
-  return status;
+  const std::uint64_t end = known_end_.load();
+  if (at.value >= end) return {};
+  return put(at, from.first(static_cast<std::size_t>(std::min<std::uint64_t>(from.size(), end - at.value))));
 }
 
 }  // namespace aprime::engine

@@ -73,8 +73,8 @@ DeviceLeases::DeviceLeases(DeviceSlot& slot, std::span<const FileRequest> reques
 std::unique_ptr<DeviceLeases> DeviceLeases::beside(std::span<const LeasedRange> running, DeviceSlot& slot,
                                                    std::span<const FileRequest> requests) noexcept {
   // That may have to wait.
-  const auto hides_growth = [](const FileRequest& r) { return r.file->hides_growth(r.range); };
-  if (std::any_of(requests.begin(), requests.end(), hides_growth)) return nullptr;
+  const auto hides_new_size = [](const FileRequest& r) { return r.file->hides_new_size(r.range); };
+  if (std::any_of(requests.begin(), requests.end(), hides_new_size)) return nullptr;
   try {
     std::unique_ptr<DeviceLeases> leases(new DeviceLeases(slot, requests, None{}));
     leases->running_ = running;

@@ -1,10 +1,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <new>
 #include <optional>
 #include <thread>
-#include <vector>
 
 #include "host/engine/coherent_file.hpp"
 
@@ -37,25 +35,23 @@ class CoherentFile::SizeIo final : public GranuleIo {
     resize,
     /// The devices have lost the granule in which the file ended before it grew.
     note_growth,
-    /// Lets the granule go, only if it lies beyond the end.
+    /// Lets the granule go, only if it lies beyond the known end.
     forget,
   };
 
   SizeIo(CoherentFile& file, Act act, const SizeSeen& seen = {}, ByteCount size = {}) noexcept
       : file_(file), act_(act), seen_(seen), size_(size) {}
   bool is_done() const noexcept { return is_done_; }
-  /// The file has grown again since, and what a device has there may have been stored afterwards.
-  bool is_in_file() const noexcept { return is_in_file_; }
   Status on_home(GranuleRange run) noexcept override {
     is_done_ = true;
     if (act_ == Act::resize) return file_.truncate_from(seen_, size_);
     if (act_ == Act::note_growth) return file_.note_end(seen_), Status{};
-    const os::File::SizeResult end = file_.file_.size();
-    if (!end.status.is_ok()) return end.status;
-    const ByteOffset first = file_.granule_.offset_of(run.first);
-    is_in_file_ = first.value < end.size.value;
-    return is_in_file_ ? Status{Errc::conflict, 0, first} : Status{};
+    // Else the file has grown again since, and what a device has there was stored afterwards.
+    is_kept_ = run.first < file_.beyond_known_end().first;
+    return is_kept_ ? Status{Errc::conflict, 0, file_.granule_.offset_of(run.first)} : Status{};
   }
+  /// The granule was not to be forgotten.
+  bool is_kept() const noexcept { return is_kept_; }
   Status on_copy(GranuleIndex, device::Region&) noexcept override { return {}; }
 
  private:
@@ -64,7 +60,7 @@ class CoherentFile::SizeIo final : public GranuleIo {
   const SizeSeen seen_;
   const ByteCount size_;
   bool is_done_ = false;
-  bool is_in_file_ = false;
+  bool is_kept_ = false;
 };
 
 CoherentFile::SizeSeen CoherentFile::see_size() noexcept {
@@ -97,41 +93,54 @@ void CoherentFile::note_end(const SizeSeen& seen) noexcept {
   if (is_there) known_end_.store(seen.size.value);
 }
 
-bool CoherentFile::hides_growth(ByteRange range) const noexcept {
-  const ByteRange gap = behind_known_end();
-  if (gap.empty() || range.end() <= gap.first || gap.end() <= range.first) return false;
+bool CoherentFile::hides_new_size(ByteRange range) const noexcept {
   const os::File::SizeResult size = file_.size();
-  return size.status.is_ok() && size.size.value > gap.first.value;
+  const std::uint64_t known = known_end_.load();
+  return size.status.is_ok() &&
+         (size.size.value < known || (size.size.value > known && range.end().value > known));
 }
 
-Status CoherentFile::take_in_growth(AgentId requester) noexcept {
+Status CoherentFile::take_in_size(AgentId requester) noexcept {
   // As far as it had grown at first: it may go on.
   const SizeSeen first = see_size();
   for (SizeSeen seen = first;; seen = see_size()) {
     if (!seen.status.is_ok()) return seen.status;
     const ByteCount known{seen.known_end};
     if (known == seen.size || (known >= first.size && known < seen.size)) return {};
-    SizeIo io(*this, SizeIo::Act::note_growth, seen);
-    const GranuleRange last{granule_.index_of(ByteOffset{known.value}), GranuleCount{1}};
-    // Where it has become shorter, what the copy has behind the end is not the file's either.
-    const bool has_grown = seen.size > known && known.value % granule_.bytes().value != 0;
-    if (has_grown && last.end().value <= directory_.capacity().value &&
-        (any_busy(last) || any_on_device(last))) {
-      const Status status = requester.is_mount()
-                                ? perform_for_program(last.first, Event::io_write, io, kWaitMax, false)
-                                : perform(last, {.event = Event::io_write, .io = &io});
-      if (!status.is_ok()) return status;
+    if (seen.size < known) {
+      note_end(seen);
+      // As many as can be had at once. The others go before the file grows.
+      static_cast<void>(forget_beyond_end(requester, Patience::at_once));
+      continue;
     }
-    // Not done where that one is being recalled from the mount, either: then no device has it.
-    if (!io.is_done()) note_end(seen);
+    const Status status = make_room_behind(seen, requester);
+    if (!status.is_ok()) return status;
   }
+}
+
+/// Raises the known end to where the file was seen to end, once no device has anything of what it gains.
+Status CoherentFile::make_room_behind(const SizeSeen& seen, AgentId requester) noexcept {
+  const Status forgotten = forget_beyond_end(requester, Patience::wait);
+  if (!forgotten.is_ok()) return forgotten;
+  SizeIo io(*this, SizeIo::Act::note_growth, seen);
+  const GranuleRange last{granule_.index_of(ByteOffset{seen.known_end}), GranuleCount{1}};
+  if (seen.known_end % granule_.bytes().value != 0 && last.end().value <= directory_.capacity().value &&
+      (any_busy(last) || any_on_device(last))) {
+    const Status status = requester.is_mount()
+                              ? perform_for_program(last.first, Event::io_write, io, kWaitMax, false)
+                              : perform(last, {.event = Event::io_write, .io = &io});
+    if (!status.is_ok()) return status;
+  }
+  // Not done where that one is being recalled from the mount, either: then no device has it.
+  if (!io.is_done()) note_end(seen);
+  return {};
 }
 
 Status CoherentFile::resize(ByteCount size, AgentId requester, std::optional<ByteCount> from) {
   // Each time somebody else has changed it.
   constexpr int kTriesMax = 100;
   for (int tries = 0; tries < kTriesMax; ++tries) {
-    const Status taken_in = take_in_growth(requester);
+    const Status taken_in = take_in_size(requester);
     if (!taken_in.is_ok()) return taken_in;
     const SizeSeen before = see_size();
     if (!before.status.is_ok()) return before.status;
@@ -148,8 +157,8 @@ Status CoherentFile::resize_from(const SizeSeen& before, ByteCount size, AgentId
     reserve(size);
     // Copies that lay beyond the end, because a shrink could not take them away or was another process's:
     // what comes to lie there now is zeros.
-    const Status status =
-        forget_from(GranuleIndex{granule_.count_for(before.size).value}, requester, kWaitMax);
+    Status status = recall_beyond_end(requester);
+    if (status.is_ok()) status = forget_beyond_end(requester, Patience::wait);
     if (!status.is_ok()) return status;
   }
 
@@ -172,10 +181,8 @@ Status CoherentFile::resize_from(const SizeSeen& before, ByteCount size, AgentId
   // From here on the file system has forgotten the bytes, and no fault gets beyond the new end (the size is
   // looked at on each): the copies may go (rule 10). The file is shorter even if one cannot be taken away
   // now: it is out of reach, what it has past the end is never written, and it goes before the file grows.
-  try {
-    static_cast<void>(forget_from(GranuleIndex{granule_.count_for(size).value}, requester, {}));
-  } catch (const std::bad_alloc&) {
-  }
+  static_cast<void>(recall_beyond_end(requester));
+  static_cast<void>(forget_beyond_end(requester, requester.is_mount() ? Patience::at_once : Patience::wait));
   return {};
 }
 
@@ -208,22 +215,30 @@ Status CoherentFile::perform_for_program(GranuleIndex g, Event event, SizeIo& io
   }
 }
 
-Status CoherentFile::forget_from(GranuleIndex first, AgentId requester, std::chrono::milliseconds wait_max) {
-  std::vector<device::FrameOwner> owners;
+GranuleRange CoherentFile::beyond_known_end() const noexcept {
+  const std::uint64_t first = granule_.count_for(ByteCount{known_end_.load()}).value;
   const std::uint64_t capacity = directory_.capacity().value;
-  const GranuleRange beyond{first, GranuleCount{capacity - std::min(first.value, capacity)}};
-  for (std::size_t d = 0; d < devices_.size(); ++d)
-    devices_[d]->device().frames().collect(regions_[d].id(), beyond, false, owners);
-  // For a program's own truncation, the kernel drops its pages itself.
-  Status first_error = requester.is_mount() ? Status{} : recall_all(beyond, Event::discard);
-  for (const device::FrameOwner& owner : owners) {
+  return {GranuleIndex{first}, GranuleCount{capacity - std::min(first, capacity)}};
+}
+
+/// For a program's own truncation, the kernel drops its pages itself.
+Status CoherentFile::recall_beyond_end(AgentId requester) noexcept {
+  return requester.is_mount() ? Status{} : recall_all(beyond_known_end(), Event::discard);
+}
+
+Status CoherentFile::forget_beyond_end(AgentId requester, Patience patience) noexcept {
+  const bool waits = patience == Patience::wait;
+  Status first_error;
+  directory_.for_each_touched(beyond_known_end(), [&](GranuleIndex g, GranuleWord seen) {
+    const GranuleRange one{g, GranuleCount{1}};
+    if (!seen.busy() && !any_on_device(one)) return;
     SizeIo io(*this, SizeIo::Act::forget);
-    const Status status =
-        requester.is_mount()
-            ? perform_for_program(owner.granule, Event::discard, io, wait_max, false)
-            : perform({owner.granule, GranuleCount{1}}, {.event = Event::discard, .io = &io});
-    if (!io.is_in_file() && first_error.is_ok()) first_error = status;
-  }
+    const Status status = requester.is_mount()
+                              ? perform_for_program(g, Event::discard, io,
+                                                    waits ? kWaitMax : std::chrono::milliseconds{}, false)
+                              : perform(one, {.event = Event::discard, .patience = patience, .io = &io});
+    if (!io.is_kept() && first_error.is_ok()) first_error = status;
+  });
   return first_error;
 }
 

@@ -210,8 +210,8 @@ void LaunchQueue::place(Waiting& next, Placement& placement) {
   placement.leases = std::move(next.leases);
   if (!placement.leases)
     for (const FileRequest& r : launch.requests)
-      if (r.file->hides_growth(r.range))
-        throw_if_failed(r.file->take_in_growth(), r.file->path(), "use what it has gained");
+      if (r.file->hides_new_size(r.range))
+        throw_if_failed(r.file->take_in_size(), r.file->path(), "use what it has gained");
   if (!faults_in) {
     if (!placement.leases) placement.leases = std::make_unique<DeviceLeases>(slot_, launch.requests);
     placement.leases->open();

@@ -151,7 +151,8 @@ void MappingState::prefetch(ByteRange range, unsigned device, Right right) {
     throw Error(Errc::invalid_argument,
                 fmt::format("there is no device {}; the runtime has {}", device, file_->device_count()));
   const ByteRange bytes = in_file(range, "prefetch");
-  if (file_->hides_growth(bytes)) throw_if_failed(file_->take_in_growth(), file_->path(), "prefetch");
+  if (file_->hides_new_size(bytes)) throw_if_failed(file_->take_in_size(), file_->path(), "prefetch");
+  require_in_file(bytes, "prefetch");
   DeviceSlot& slot = file_->device_slot(device);
   const std::uint64_t room =
       slot.device().frames().capacity().value / file_->region(device).params().frames_per_granule.value;

@@ -62,7 +62,7 @@ bool RuntimeState::is_own_process() const noexcept { return getpid() == process_
 std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, const MapOptions& options) {
   const auto [file, size] = known_file(std::move(opened), access, options);
   try {
-    throw_if_failed(file->take_in_growth(), file->path(), "map what it has gained");
+    throw_if_failed(file->take_in_size(), file->path(), "map what it has gained");
     const ByteCount length = options.length.value_or(ByteCount{size.value - options.offset.value});
     return std::make_shared<MappingState>(shared_from_this(), file, ByteRange{options.offset, length}, access,
                                           options.host_access.value_or(options_.host_access));

@@ -1,4 +1,4 @@
-#include <cassert>
+#include <algorithm>
 
 #include "host/engine/coherent_file.hpp"
 
@@ -105,7 +105,13 @@ Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId reque
 Status CoherentFile::fill(Run& run, Step step, const Demand& demand) noexcept {
   const unsigned d = demand.requester.device_number();
   device::Region& region = *regions_[d];
-  const Progress frames = obtain_frames(run.range, d, demand);
+  // Nothing behind the end that devices know: it would be taken for what they had there before a cut.
+  const GranuleIndex end = beyond_known_end().first;
+  if (run.range.first >= end)
+    return settle(run, {GranuleCount{0}, {Errc::out_of_range, 0, granule_.offset_of(run.range.first)}}, step,
+                  demand.requester);
+  const GranuleRange known{run.range.first, std::min(run.range.count, end - run.range.first)};
+  const Progress frames = obtain_frames(known, d, demand);
   const GranuleRange with_frames{run.range.first, frames.done};
   if (with_frames.empty()) return settle(run, frames, step, demand.requester);
   devices_[d]->trace_resident();

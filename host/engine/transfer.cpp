@@ -104,8 +104,8 @@ Status move(CoherentFile& file, const Transfer& transfer, ByteRange range, Granu
 Status read_file(CoherentFile& file, const Transfer& transfer, std::span<std::byte> into) noexcept {
   const ByteRange range{transfer.at, ByteCount{into.size()}};
   if (range.empty()) return {};
-  if (file.hides_growth(range))
-    if (const Status status = file.take_in_growth(); !status.is_ok()) return status;
+  if (file.hides_new_size(range))
+    if (const Status status = file.take_in_size(); !status.is_ok()) return status;
   BufferIo io(file, range, into.data(), Direction::into_buffer,
               transfer.is_direct ? Path::direct : Path::buffered);
   return move(file, transfer, range, io, false);
@@ -114,8 +114,8 @@ Status read_file(CoherentFile& file, const Transfer& transfer, std::span<std::by
 Status write_file(CoherentFile& file, const Transfer& transfer, std::span<const std::byte> from) noexcept {
   const ByteRange range{transfer.at, ByteCount{from.size()}};
   if (range.empty()) return {};
-  if (file.hides_growth(range))
-    if (const Status status = file.take_in_growth(); !status.is_ok()) return status;
+  if (file.hides_new_size(range))
+    if (const Status status = file.take_in_size(); !status.is_ok()) return status;
   BufferIo io(file, range, const_cast<std::byte*>(from.data()), Direction::out_of_buffer,
               transfer.is_direct ? Path::direct : Path::buffered);
   const Status status = move(file, transfer, range, io, true);

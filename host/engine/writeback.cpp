@@ -27,6 +27,8 @@ std::vector<GranuleRange> CoherentFile::dirty_runs(GranuleRange range) {
 }
 
 Status CoherentFile::write_back(GranuleRange range, Patience patience) {
+  // The later a cut is seen, the more of what is added after it is taken for what was there before.
+  if (hides_new_size({})) static_cast<void>(take_in_size());
   const std::vector<GranuleRange> runs = dirty_runs(range);
   if (runs.empty()) return {};
   GranuleCount dirty{0};

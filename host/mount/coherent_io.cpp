@@ -32,7 +32,7 @@ int current_size(CoherentFile& file, std::uint64_t* size) {
 /// The same; and what the file has gained by its plain path, devices do not hide. Waits for their kernels.
 int size_to_use(CoherentFile& file, std::uint64_t* size) {
   if (const int error = current_size(file, size); error != 0) return error;
-  return error_of(file.take_in_growth());
+  return error_of(file.take_in_size());
 }
 
 bool is_aligned(CoherentFile& file, std::uint64_t at, std::span<const std::byte> buffer) noexcept {

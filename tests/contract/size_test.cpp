@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <optional>
 #include <thread>
@@ -315,6 +316,67 @@ TEST_P(Truncated, sync_writes_what_is_left_and_never_grows_the_file) {
   EXPECT_EQ(plain_read(path), constant(kNew, 0x16));
   EXPECT_NO_THROW(m.close());
   EXPECT_EQ(plain_size(path), kNew);
+}
+
+// What devices had behind the cut is no part of the file, and does not come back with what is added later.
+enum class Noticed : std::uint8_t { by_map, by_sync_and_map, by_sync, by_prefetch, by_read };
+constexpr Noticed kNoticed[] = {Noticed::by_map, Noticed::by_sync_and_map, Noticed::by_sync,
+                                Noticed::by_prefetch, Noticed::by_read};
+
+TEST_P(Truncated, what_devices_had_behind_the_cut_does_not_hide_what_is_added_then) {
+  for (const Noticed noticed : kNoticed) {
+    SCOPED_TRACE(static_cast<int>(noticed));
+    World world(GetParam());
+    const std::string path = world.file(pattern(kOld));
+    Mapping m = world.map(path);
+    world.store_on_device(m, all_of(m), 0x16);
+    plain_truncate(path, kGranule);
+    if (noticed == Noticed::by_sync || noticed == Noticed::by_sync_and_map) m.sync();
+    if (noticed == Noticed::by_map || noticed == Noticed::by_sync_and_map) {
+      EXPECT_EQ(world.map(path).size_bytes().value, kGranule);
+    }
+    if (noticed == Noticed::by_prefetch) {
+      EXPECT_EQ(code_of([&] { m.prefetch(all_of(m), 0, Right::read_write); }), Errc::out_of_range);
+    }
+    if (noticed == Noticed::by_read) {
+      EXPECT_EQ(read_bytes(m, granules(0)), constant(kGranule, 0x16));
+    }
+    plain_write(path, kGranule, constant(3 * kGranule, 0x17));
+    const Bytes expected = with(constant(kOld, 0x16), kGranule, 3 * kGranule, 0x17);
+    m.sync();
+    EXPECT_EQ(plain_read(path), expected);
+    const Mapping longer = world.map(path);
+    EXPECT_EQ(world.seen_by_device(longer), expected);
+    EXPECT_EQ(read_bytes(longer), expected);
+    EXPECT_EQ(seen_by_pointer(longer, all_of(longer)), expected);
+    world.increment_on_device(m, all_of(m));
+    m.sync();
+    EXPECT_EQ(plain_read(path), incremented(expected));
+  }
+}
+
+TEST_P(Truncated, what_a_launch_has_leased_behind_the_cut_goes_before_the_file_grows) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kOld));
+  const Mapping m = world.map(path);
+  world.store_on_device(m, all_of(m), 0x16);
+  std::atomic<bool> is_running{false};
+  std::atomic<bool> may_end{false};
+  const Completion holding = world.runtime().launch_task(
+      {},
+      [&](LeasedSpan<const Byte>) {
+        is_running = true;
+        while (!may_end) std::this_thread::yield();
+      },
+      aprime::read(m));
+  ASSERT_TRUE(eventually([&] { return is_running.load(); }));
+  plain_truncate(path, kGranule);
+  EXPECT_EQ(world.map(path).size_bytes().value, kGranule) << "waits for nobody";
+  plain_write(path, kGranule, constant(3 * kGranule, 0x17));
+  may_end = true;
+  holding.wait();
+  const Mapping longer = world.map(path);
+  EXPECT_EQ(world.seen_by_device(longer), with(constant(kOld, 0x16), kGranule, 3 * kGranule, 0x17));
 }
 
 TEST_P(Truncated, calls_report_what_is_beyond_the_end) {
