@@ -11,24 +11,21 @@ FrameCount frames_per_granule(GranuleSize granule, device::Device& device) {
 
 }  // namespace
 
-CoherentFile::CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices,
-                           Counters& host, MountSlot& mount, const trace::Tracer& tracer)
+CoherentFile::CoherentFile(os::File file, ByteCount size, GranuleSize granule,
+                           std::span<DeviceSlot* const> devices, Counters& host, MountSlot& mount,
+                           const trace::Tracer& tracer)
     : file_(std::move(file)),
       granule_(granule),
       devices_(devices.begin(), devices.end()),
       host_(host),
       mount_(mount),
       tracer_(tracer) {
-  const os::File::SizeResult size = file_.size();
-  if (!size.status.is_ok())
-    throw Error(Errc::cannot_open, file_.path() + ": its size cannot be read", file_.path(),
-                size.status.system_error);
-  const GranuleCount granules{std::max<std::uint64_t>(1, granule_.count_for(size.size).value)};
+  const GranuleCount granules{std::max<std::uint64_t>(1, granule_.count_for(size).value)};
   directory_.reserve(granules);
   unsynced_.reserve(granules);
   mounted_.reserve(granules);
-  file_.extend_alias(size.size);
-  known_end_.store(size.size.value);
+  file_.extend_alias(size);
+  known_end_.store(size.value);
   granules_on_devices_.store(granules.value);
   for (DeviceSlot* slot : devices_)
     regions_.emplace_back(
@@ -44,15 +41,13 @@ CoherentFile::~CoherentFile() {
   // What could not be written home is given up by the caller; its frames go back all the same.
   for (unsigned d = 0; d < devices_.size(); ++d) {
     regions_[d].detach();
-    std::vector<device::FrameOwner> owners;
-    devices_[d]->device().frames().collect(regions_[d].id(), {GranuleIndex{0}, directory_.capacity()}, false,
-                                           owners);
-    for (const device::FrameOwner& owner : owners) {
-      const GranuleRange one{owner.granule, GranuleCount{1}};
+    directory_.for_each_touched({GranuleIndex{0}, directory_.capacity()}, [&](GranuleIndex g, GranuleWord) {
+      if (!regions_[d]->has_frame(g)) return;
+      const GranuleRange one{g, GranuleCount{1}};
       static_cast<void>(regions_[d]->release(one));
       mark_clean(one, d);
       free_frames(one, d);
-    }
+    });
     Counters::add(devices_[d]->counters().over_protections, regions_[d]->over_protections());
   }
 }
@@ -82,7 +77,7 @@ void CoherentFile::reserve_tables(ByteCount size) {
   file_.extend_alias(size);
 }
 
-void CoherentFile::add_view(HostView& view) noexcept {
+void CoherentFile::add_view(HostView& view) {
   const ViewGate::Closed closed(view_gate_);
   views_.push_back(&view);
   // The view was mapped with all rights; the gate keeps everyone from taking or giving any while it learns

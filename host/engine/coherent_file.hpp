@@ -109,10 +109,9 @@ struct Demand {
 /// Thread-safe. Operations that are `noexcept` may run inside a signal handler and allocate nothing.
 class CoherentFile final : public device::FaultHandler, public HostFaultHandler, public device::HomePort {
  public:
-  /// \throws Error(cannot_open | resources)
-  /// `mount` and `tracer` outlive it.
-  CoherentFile(os::File file, GranuleSize granule, std::span<DeviceSlot* const> devices, Counters& host,
-               MountSlot& mount, const trace::Tracer& tracer);
+  /// `size`: that of the file, as it was seen last. `mount` and `tracer` outlive it. \throws Error(resources)
+  CoherentFile(os::File file, ByteCount size, GranuleSize granule, std::span<DeviceSlot* const> devices,
+               Counters& host, MountSlot& mount, const trace::Tracer& tracer);
   /// \pre no transaction is under way; dirty bytes were copied home or are to be lost
   ~CoherentFile();
 
@@ -153,7 +152,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status evict(unsigned device, GranuleIndex g) noexcept;
 
   // Host views. Adding and removing waits for transactions that change CPU rights, and for nothing else.
-  void add_view(HostView& view) noexcept;
+  /// \throws std::bad_alloc, and then it was not added
+  void add_view(HostView& view);
   void remove_view(HostView& view) noexcept;
   /// Over-protections of the views, and of a device's region, that exist now.
   std::uint64_t view_over_protections() noexcept;
@@ -170,12 +170,12 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or pinned. The first
   /// error is returned after all were tried, and recorded.
-  Status write_back(GranuleRange range, Patience patience);
+  Status write_back(GranuleRange range, Patience patience) noexcept;
   /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call, which waits
   /// for no pin and no granule for that: its caller may have them, or be waited for by who has. What
   /// programs have stored to pages of a mount is recalled first, unless it is the mount that asks: its kernel
   /// has sent it.
-  Status sync(GranuleRange range, AgentId requester = AgentId::cpu());
+  Status sync(GranuleRange range, AgentId requester = AgentId::cpu()) noexcept;
   /// The fdatasync alone: what home has gets to the disk. \pre the caller holds no granule
   Status sync_home() noexcept;
   /// Everything for which this is needed: what devices have stored, and what a failed sync has left to be
@@ -320,7 +320,10 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status try_sync_home() APRIME_REQUIRES(sync_mutex_);
   Status dirty_unsynced() APRIME_REQUIRES(sync_mutex_);
   GranuleRange take_within_pointers() noexcept;
+  /// \throws std::bad_alloc
   std::vector<GranuleRange> dirty_runs(GranuleRange range);
+  Status write_back_each(GranuleRange range, Patience patience) noexcept;
+  Status write_back_run(GranuleRange run, Patience patience) noexcept;
 
   // file_size.cpp
   class SizeIo;

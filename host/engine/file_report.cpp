@@ -47,7 +47,7 @@ FileStatus report(CoherentFile& file) {
 
 std::vector<FileStatus> RuntimeState::report_files() const {
   std::vector<FileStatus> reports;
-  for (const std::shared_ptr<CoherentFile>& file : all_files()) reports.push_back(report(*file));
+  for_each_file([&](CoherentFile& file) { reports.push_back(report(file)); });
   std::sort(reports.begin(), reports.end(),
             [](const FileStatus& a, const FileStatus& b) { return a.path < b.path; });
   return reports;

@@ -19,6 +19,7 @@ struct HostLeaseState {
         pinned{range.first, GranuleCount{0}},
         bytes(b) {
     view->hold(held);
+    mapping->begin_host_lease();
   }
   ~HostLeaseState();
   HostLeaseState(const HostLeaseState&) = delete;

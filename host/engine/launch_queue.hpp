@@ -11,11 +11,10 @@
 #include "aprime/launch.hpp"
 #include "host/engine/device_lease.hpp"
 #include "host/engine/device_slot.hpp"
+#include "host/engine/mapping_state.hpp"
 #include "host/sync/mutex.hpp"
 
 namespace aprime::engine {
-
-class MappingState;
 
 /// A launch on its way: what to run and what it wants. It keeps its mappings alive until it has ended, so
 /// that what it stores last is copied home too.
@@ -25,7 +24,7 @@ struct Launch {
   std::optional<Grid> grid;
   std::unique_ptr<detail::LaunchClosure> closure;
   std::vector<FileRequest> requests;
-  std::vector<std::shared_ptr<MappingState>> mappings;
+  std::vector<MappingUse> mappings;
   std::shared_ptr<detail::CompletionState> completion;
 };
 

@@ -50,6 +50,7 @@ detail::HostLeaseState::~HostLeaseState() {
     mapping->file().unpin(pinned);
     view->let_go(held);
     view.reset();
+    mapping->end_host_lease();
   }
   end_handle(mapping);
 }
@@ -115,7 +116,6 @@ std::vector<GranuleReport> Mapping::snapshot(ByteRange range) const { return use
 void Mapping::close() {
   if (!state_) return;
   const std::shared_ptr<engine::MappingState> state = std::move(state_);
-  state->finish();
   engine::throw_if_failed(state->close(), state->file().path(), "close");
 }
 

@@ -54,18 +54,39 @@ MappingState::~MappingState() {
 bool MappingState::is_in_child_process() const noexcept { return !runtime_->is_own_process(); }
 
 Status MappingState::close() noexcept {
+  bool is_kept = false;
   {
     const sync::Lock lock(mutex_);
-    if (closed_) return {};
     closed_ = true;
+    while (uses_ > 0) unused_.wait(mutex_);
     view_.reset();
+    if (released_) return {};
+    released_ = host_leases_ == 0;
+    is_kept = !released_;
   }
-  return runtime_->release(*file_);
+  return is_kept ? file_->come_home() : runtime_->release(*file_);
 }
 
-bool MappingState::is_closed() const noexcept {
+bool MappingState::begin_use() noexcept {
   const sync::Lock lock(mutex_);
-  return closed_;
+  if (!closed_) ++uses_;
+  return !closed_;
+}
+
+void MappingState::end_use() noexcept {
+  const sync::Lock lock(mutex_);
+  --uses_;
+  unused_.notify_all();
+}
+
+void MappingState::begin_host_lease() noexcept {
+  const sync::Lock lock(mutex_);
+  ++host_leases_;
+}
+
+void MappingState::end_host_lease() noexcept {
+  const sync::Lock lock(mutex_);
+  --host_leases_;
 }
 
 ByteRange MappingState::in_file(ByteRange range, const char* doing) const {
@@ -142,8 +163,6 @@ void MappingState::advise(ByteRange range, Advice advice) {
   file_->advise(advice);
   file_->file().advise(bytes, advice);
 }
-
-void MappingState::finish() { runtime_->drain_launches(); }
 
 void MappingState::prefetch(ByteRange range, unsigned device, Right right) {
   if (includes_write(right)) require_writable("prefetch for writing");

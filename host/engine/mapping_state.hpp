@@ -1,9 +1,11 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "aprime/access.hpp"
 #include "aprime/lease.hpp"
@@ -54,11 +56,16 @@ class MappingState {
   HostLease host_lease(const std::shared_ptr<MappingState>& self, ByteRange range, Right right);
   std::vector<GranuleReport> snapshot(ByteRange range) const;
 
-  /// Waits for the launches that may use it.
-  void finish();
-  /// Ends the mapping: removes the view and, if it was the file's last mapping, copies dirty bytes home.
+  /// Ends the mapping once no launch uses it: removes the view and, if it was the file's last mapping, copies
+  /// dirty bytes home. While a host lease holds some of the file it is not forgotten; the end of the last one
+  /// calls this again.
   Status close() noexcept;
-  bool is_closed() const noexcept;
+  /// For a launch: the file stays until `end_use`. False if the mapping is closed.
+  bool begin_use() noexcept;
+  void end_use() noexcept;
+  /// The same for a host lease, for which `close` does not wait.
+  void begin_host_lease() noexcept;
+  void end_host_lease() noexcept;
 
   bool is_of(const RuntimeState& runtime) const noexcept { return runtime_.get() == &runtime; }
   /// \throws Error(access_denied)
@@ -81,7 +88,32 @@ class MappingState {
   /// On the file's list of views until its last holder, a host lease perhaps, lets go.
   std::shared_ptr<HostView> view_ APRIME_GUARDED_BY(mutex_);
   WritebackErrors::Seen errors_seen_ APRIME_GUARDED_BY(mutex_);
+  std::condition_variable_any unused_;
+  unsigned uses_ APRIME_GUARDED_BY(mutex_) = 0;
+  unsigned host_leases_ APRIME_GUARDED_BY(mutex_) = 0;
+  /// Not to be used by further launches; and not counted with the file any more.
   bool closed_ APRIME_GUARDED_BY(mutex_) = false;
+  bool released_ APRIME_GUARDED_BY(mutex_) = false;
+};
+
+/// A launch's hold on a mapping.
+class MappingUse {
+ public:
+  /// Holds nothing if the mapping has ended or is closed.
+  explicit MappingUse(std::shared_ptr<MappingState> mapping) noexcept
+      : mapping_(mapping != nullptr && mapping->begin_use() ? std::move(mapping) : nullptr) {}
+  MappingUse(MappingUse&&) noexcept = default;
+  MappingUse& operator=(MappingUse&& other) noexcept {
+    std::swap(mapping_, other.mapping_);
+    return *this;
+  }
+  ~MappingUse() {
+    if (mapping_ != nullptr) mapping_->end_use();
+  }
+  MappingState* get() const noexcept { return mapping_.get(); }
+
+ private:
+  std::shared_ptr<MappingState> mapping_;
 };
 
 }  // namespace aprime::engine

@@ -75,9 +75,13 @@ Runtime::~Runtime() {
   }
   std::string path;
   const Status status = state_->close(path);
-  if (!status.is_ok())
+  if (status.is_ok()) return;
+  try {
     std::fprintf(stderr, "aprime: bytes are lost: %s\n",
                  engine::describe(status, path, "copy home at the end").c_str());
+  } catch (const std::bad_alloc&) {
+    std::fputs("aprime: bytes are lost, and there is no memory to say which and why\n", stderr);
+  }
 }
 
 Mapping Runtime::map(const std::string& path, Access access, const MapOptions& options) {

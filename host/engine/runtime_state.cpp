@@ -114,10 +114,11 @@ std::pair<std::shared_ptr<CoherentFile>, ByteCount> RuntimeState::known_file(os:
                             size.size.value),
                 path, 0, ByteOffset{size.size.value});
   if (entry == files_.end()) {
-    files_.push_back({.file = set_up_for(path, [&] {
-                        return std::make_shared<CoherentFile>(std::move(opened), granule, slot_pointers_,
-                                                              host_, mount_, tracer_);
-                      })});
+    files_.push_back({.id = ++files_known_, .file = set_up_for(path, [&] {
+                                              return std::make_shared<CoherentFile>(
+                                                  std::move(opened), size.size, granule, slot_pointers_,
+                                                  host_, mount_, tracer_);
+                                            })});
     entry = files_.end() - 1;
     try {
       mount_.with(0, [&](MountPort& mount) { return mount.attach(entry->file), 0; });
@@ -185,15 +186,18 @@ Status RuntimeState::let_go(CoherentFile& file) noexcept {
 }
 
 void RuntimeState::let_stuck_go() noexcept {
-  // By number, as nothing may be allocated here; meanwhile others come and go.
-  for (std::size_t n = 0; const std::shared_ptr<CoherentFile> file = stuck_file(n);)
-    if (!let_go(*file).is_ok()) ++n;
+  const auto is_stuck = [](const FileEntry& e) { return e.mappings == 0 && e.is_stuck; };
+  for_each_file([&](CoherentFile& file) { static_cast<void>(let_go(file)); }, is_stuck);
 }
 
-std::shared_ptr<CoherentFile> RuntimeState::stuck_file(std::size_t n) const noexcept {
+std::shared_ptr<CoherentFile> RuntimeState::file_after(std::uint64_t& id,
+                                                       bool (*which)(const FileEntry&)) const noexcept {
   const sync::Lock lock(mutex_);
-  for (const FileEntry& e : files_)
-    if (e.mappings == 0 && e.is_stuck && n-- == 0) return e.file;
+  for (const FileEntry& e : files_) {
+    if (e.id <= id || !which(e)) continue;
+    id = e.id;
+    return e.file;
+  }
   return nullptr;
 }
 
@@ -208,20 +212,20 @@ Completion RuntimeState::submit(unsigned device, const std::string& name, const 
   if (grid != nullptr) launch.grid = *grid;
   launch.closure = std::move(closure);
   for (const LeaseRequest& r : requests) {
-    const std::shared_ptr<MappingState> state = r.mapping.lock();
-    if (state == nullptr || state->is_closed())
+    MappingUse use(r.mapping.lock());
+    if (use.get() == nullptr)
       throw Error(Errc::invalid_argument,
                   name +
                       ": what it shall lease has no file: the mapping was closed, has ended, or was not made "
                       "by Runtime::map");
-    MappingState& mapping = *state;
+    MappingState& mapping = *use.get();
     if (!mapping.is_of(*this))
       throw Error(Errc::invalid_argument,
                   fmt::format("{}: {} is mapped by another runtime; map it by the one that launches", name,
                               mapping.file().path()),
                   mapping.file().path());
     if (includes_write(r.right)) mapping.require_writable("lease for writing");
-    launch.mappings.push_back(state);
+    launch.mappings.push_back(std::move(use));
     launch.requests.push_back(
         {mapping.shared_file(), mapping.in_file(r.range, "lease"), r.right, r.on_demand});
   }
@@ -235,14 +239,18 @@ void RuntimeState::drain_launches() {
   for (const auto& queue : queues_) queue->drain();
 }
 
-Status RuntimeState::copy_home(std::string& failed_path) {
+Status RuntimeState::copy_home(std::string& failed_path) noexcept {
   Status first_error;
-  for (const auto& file : all_files()) {
-    const Status status = file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::wait);
-    if (status.is_ok() || !first_error.is_ok()) continue;
+  for_each_file([&](CoherentFile& file) {
+    const Status status = file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::wait);
+    if (status.is_ok() || !first_error.is_ok()) return;
     first_error = status;
-    failed_path = file->path();
-  }
+    try {
+      failed_path = file.path();
+    } catch (const std::bad_alloc&) {
+      // It is told of without.
+    }
+  });
   return first_error;
 }
 
@@ -275,14 +283,7 @@ DeviceSlot& RuntimeState::slot_for(unsigned device) const {
   return *slots_[device];
 }
 
-std::vector<std::shared_ptr<CoherentFile>> RuntimeState::all_files() const {
-  const sync::Lock lock(mutex_);
-  std::vector<std::shared_ptr<CoherentFile>> files;
-  for (const FileEntry& e : files_) files.push_back(e.file);
-  return files;
-}
-
-bool RuntimeState::should_flush() const {
+bool RuntimeState::should_flush() const noexcept {
   const std::uint32_t now = now_ms();
   std::uint64_t dirty = 0;
   for (const auto& slot : slots_) {
@@ -295,11 +296,12 @@ bool RuntimeState::should_flush() const {
   return dirty > options_.dirty_bytes_max.value;
 }
 
-void RuntimeState::flush() {
+void RuntimeState::flush() noexcept {
   if (!should_flush()) return;
   // A failure is recorded with the file and told by its holders' next sync.
-  for (const auto& file : all_files())
-    static_cast<void>(file->write_back({GranuleIndex{0}, file->directory().capacity()}, Patience::skip));
+  for_each_file([](CoherentFile& file) {
+    static_cast<void>(file.write_back({GranuleIndex{0}, file.directory().capacity()}, Patience::skip));
+  });
 }
 
 void RuntimeState::run_flusher() noexcept {
@@ -312,11 +314,7 @@ void RuntimeState::run_flusher() noexcept {
       if (!stopping_) flusher_wakeup_.wait_for(flusher_mutex_, tick);
       if (stopping_) return;
     }
-    try {
-      flush();
-    } catch (const std::bad_alloc&) {
-      // What is dirty stays so until the next tick.
-    }
+    flush();
     let_stuck_go();
   }
 }
@@ -330,7 +328,8 @@ std::vector<DeviceInfo> RuntimeState::devices() const {
 void RuntimeState::add_device_stats(DeviceSlot& slot, Stats& s) const {
   slot.counters().add_to(s, false);
   s.resident_bytes += slot.resident_bytes().value;
-  for (const auto& file : all_files()) s.over_protections += file->device_over_protections(slot.number());
+  for_each_file(
+      [&](CoherentFile& file) { s.over_protections += file.device_over_protections(slot.number()); });
 }
 
 Stats RuntimeState::stats(unsigned device) const {
@@ -343,7 +342,7 @@ Stats RuntimeState::stats() const {
   Stats s;
   host_.add_to(s, true);
   for (const auto& slot : slots_) add_device_stats(*slot, s);
-  for (const auto& file : all_files()) s.over_protections += file->view_over_protections();
+  for_each_file([&](CoherentFile& file) { s.over_protections += file.view_over_protections(); });
   return s;
 }
 

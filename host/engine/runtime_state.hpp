@@ -47,7 +47,7 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   /// Waits until every launch made so far has ended.
   void drain_launches();
   /// Copies everything home that devices have; tells the first file of which something could not be.
-  Status copy_home(std::string& failed_path);
+  Status copy_home(std::string& failed_path) noexcept;
   /// Ends launches and the flusher, copies everything home. May be called again after a failure.
   Status close(std::string& failed_path);
 
@@ -76,6 +76,7 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
 
  private:
   struct FileEntry {
+    std::uint64_t id = 0;
     std::shared_ptr<CoherentFile> file;
     unsigned mappings = 0;
     /// Its bytes could not go home when the last mapping had ended.
@@ -96,13 +97,17 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   void let_go_for(GranuleSize granule, const os::FileIdentity& identity) noexcept;
   /// The same for all that could not go home when their last mapping ended.
   void let_stuck_go() noexcept;
-  /// The nth of these, if there are so many.
-  std::shared_ptr<CoherentFile> stuck_file(std::size_t n) const noexcept;
   void run_flusher() noexcept;
-  bool should_flush() const;
-  /// \throws std::bad_alloc
-  void flush();
-  std::vector<std::shared_ptr<CoherentFile>> all_files() const;
+  bool should_flush() const noexcept;
+  void flush() noexcept;
+  /// The first file that came after the one with this number, which becomes its own.
+  std::shared_ptr<CoherentFile> file_after(std::uint64_t& id, bool (*which)(const FileEntry&)) const noexcept;
+  /// Calls `fn(CoherentFile&)`, without the lock; meanwhile others come and go. Allocates nothing itself.
+  template <class Fn>
+  void for_each_file(
+      Fn&& fn, bool (*which)(const FileEntry&) = [](const FileEntry&) { return true; }) const {
+    for (std::uint64_t id = 0; const std::shared_ptr<CoherentFile> file = file_after(id, which);) fn(*file);
+  }
 
   // Constant after construction.
   /// Before all that can trap, and the last to go.
@@ -116,7 +121,9 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   Counters host_;
   MountSlot mount_;
   mutable sync::Mutex mutex_{sync::LockRank::runtime};
+  /// In the order of their numbers.
   std::vector<FileEntry> files_ APRIME_GUARDED_BY(mutex_);
+  std::uint64_t files_known_ APRIME_GUARDED_BY(mutex_) = 0;
 
   sync::Mutex flusher_mutex_{sync::LockRank::queue};
   std::condition_variable_any flusher_wakeup_;

@@ -26,31 +26,54 @@ std::vector<GranuleRange> CoherentFile::dirty_runs(GranuleRange range) {
   return runs;
 }
 
-Status CoherentFile::write_back(GranuleRange range, Patience patience) {
+Status CoherentFile::write_back(GranuleRange range, Patience patience) noexcept {
   // The later a cut is seen, the more of what is added after it is taken for what was there before.
   if (hides_new_size({})) static_cast<void>(take_in_size());
-  const std::vector<GranuleRange> runs = dirty_runs(range);
+  std::vector<GranuleRange> runs;
+  try {
+    runs = dirty_runs(range);
+  } catch (const std::bad_alloc&) {
+    return write_back_each(range, patience);
+  }
   if (runs.empty()) return {};
   GranuleCount dirty{0};
   for (const GranuleRange& run : runs) dirty.value += run.count.value;
   const trace::Range traced(tracer_, trace::Kind::writeback, granule_.bytes_of(dirty));
   Status first_error;
   for (const GranuleRange& run : runs) {
-    std::uint64_t at = run.first.value;
-    while (at < run.end().value) {
-      // After a failure the others are tried all the same: their blocks may be there already, or on another
-      // disk.
-      const Progress p = perform_run(GranuleIndex{at}, GranuleCount{run.end().value - at},
-                                     {.event = Event::writeback, .patience = patience});
-      if (first_error.is_ok()) first_error = p.status;
-      at += p.done.value + (p.status.is_ok() ? 0 : 1);
-    }
-    if (patience == Patience::skip) file_.start_writeback(granule_.bytes_of(run));
+    const Status status = write_back_run(run, patience);
+    if (first_error.is_ok()) first_error = status;
   }
   return first_error;
 }
 
-Status CoherentFile::sync(GranuleRange range, AgentId requester) {
+/// Where there is no memory for a list of what is dirty.
+Status CoherentFile::write_back_each(GranuleRange range, Patience patience) noexcept {
+  Status first_error;
+  directory_.for_each_touched(range, [&](GranuleIndex g, GranuleWord seen) {
+    if (!seen.busy() && !seen.state().is_device_dirty()) return;
+    const Status status = write_back_run({g, GranuleCount{1}}, patience);
+    if (first_error.is_ok()) first_error = status;
+  });
+  return first_error;
+}
+
+Status CoherentFile::write_back_run(GranuleRange run, Patience patience) noexcept {
+  Status first_error;
+  std::uint64_t at = run.first.value;
+  while (at < run.end().value) {
+    // After a failure the others are tried all the same: their blocks may be there already, or on another
+    // disk.
+    const Progress p = perform_run(GranuleIndex{at}, GranuleCount{run.end().value - at},
+                                   {.event = Event::writeback, .patience = patience});
+    if (first_error.is_ok()) first_error = p.status;
+    at += p.done.value + (p.status.is_ok() ? 0 : 1);
+  }
+  if (patience == Patience::skip) file_.start_writeback(granule_.bytes_of(run));
+  return first_error;
+}
+
+Status CoherentFile::sync(GranuleRange range, AgentId requester) noexcept {
   const trace::Range traced(tracer_, trace::Kind::sync);
   // What cannot be recalled is told by the program's own msync.
   if (!requester.is_mount()) static_cast<void>(recall_all(range, Event::writeback));
@@ -94,18 +117,14 @@ Status CoherentFile::try_sync_home() {
 
 Status CoherentFile::come_home() noexcept {
   const GranuleRange all{GranuleIndex{0}, directory_.capacity()};
-  try {
-    const Status status = write_back(all, Patience::wait);
-    if (!status.is_ok()) return status;
-    {
-      const sync::Lock lock(sync_mutex_);
-      if (!last_sync_failed_) return {};
-    }
-    // With the file goes what is known of it: whoever maps it next would be told that it is on the disk.
-    return sync(all);
-  } catch (const std::bad_alloc&) {
-    return {Errc::resources, ENOMEM, {}};
+  const Status status = write_back(all, Patience::wait);
+  if (!status.is_ok()) return status;
+  {
+    const sync::Lock lock(sync_mutex_);
+    if (!last_sync_failed_) return {};
   }
+  // With the file goes what is known of it: whoever maps it next would be told that it is on the disk.
+  return sync(all);
 }
 
 bool CoherentFile::is_home() const noexcept {

@@ -103,6 +103,7 @@ class Mapping {
   void write(ByteOffset at, std::span<const std::byte> from, std::optional<HostAccess> how = {}) const;
   /// The same past the page cache (O_DIRECT): dirty device granules of the range go to disk first, and after
   /// a direct write no device has a copy. `at`, address and size must be multiples of `direct_alignment()`.
+  /// Waits for host leases of the range, and so for ever for one of the calling thread's own.
   /// \throws Error(invalid_argument) for alignment; as `read` and `write` otherwise
   void read_direct(ByteOffset at, std::span<std::byte> into) const;
   void write_direct(ByteOffset at, std::span<const std::byte> from) const;
@@ -115,32 +116,40 @@ class Mapping {
   /// this
   ///         mapping's last sync. The bytes stay dirty; a later sync tries again.
   void sync() const;
+  /// The same for a range. \throws also Error(out_of_range) if it does not lie in the mapping
   void sync(ByteRange range) const;
 
-  /// Speeds up expected use; never changes results.
+  /// Speeds up expected use; never changes results. \throws Error(out_of_range) likewise
   void advise(ByteRange range, Advice advice) const;
   /// Copies the range to a device ahead of use, as far as its memory has room; the device may read it, or
-  /// store if `right` says so. \throws Error
+  /// store if `right` says so.
+  /// \throws Error(invalid_argument) if there is no such device; Error(access_denied | out_of_range | io |
+  ///         no_space | device_memory | resources)
   void prefetch(ByteRange range, unsigned device, Right right = Right::read) const;
-  /// Brings the range home: the CPU may read it without a fault. \throws Error
+  /// Brings the range home: the CPU may read it without a fault.
+  /// \throws Error(out_of_range | io | no_space | resources)
   void prefetch_home(ByteRange range) const;
 
   /// Sets the size of the file so that the mapping has `size` bytes; new bytes are zeros. Only for a mapping
   /// that reaches the end of its file.
   /// \throws Error(access_denied | no_space | io | invalid_argument)
   void resize(ByteCount size);
-  /// Punches a hole: the range reads as zeros and its disk space is free.
-  /// \throws Error(access_denied | io)
+  /// Punches a hole: the range reads as zeros and its disk space is free. Waits for leases of it.
+  /// \throws Error(access_denied | out_of_range | io)
   void discard(ByteRange range) const;
 
   /// \throws Error(access_denied | out_of_range | io | no_space; resources, also if a granule has 16383
   /// leases)
   HostLease host_lease(ByteRange range, Right right) const;
 
-  /// The state of each granule that holds a byte of the range, in order.
+  /// The state of each granule that holds a byte of the range, in order. \throws Error(out_of_range)
   std::vector<GranuleReport> snapshot(ByteRange range) const;
 
-  /// As destruction, but reports. \throws Error if dirty bytes could not be copied home.
+  /// As destruction, but waits for the launches that use the mapping, and reports. What devices have stored
+  /// goes home when the last mapping of a file ends: as long as there is another one, there may be nothing to
+  /// report yet.
+  /// \throws Error(no_space | io | resources) if dirty bytes could not be copied home: they stay on the
+  ///         device, and are tried again
   void close();
 
   const std::shared_ptr<engine::MappingState>& state() const noexcept { return state_; }

@@ -1,9 +1,13 @@
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <ctime>
 #include <filesystem>
 #include <functional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -305,6 +309,67 @@ TEST_P(MappingApi, one_of_another_runtime_is_refused_by_a_launch) {
   EXPECT_EQ(refused.code(), Errc::invalid_argument);
   EXPECT_EQ(refused.path(), path);
   EXPECT_EQ(read_bytes(m), pattern(kGranule));
+}
+
+TEST_P(MappingApi, a_launch_beside_a_close_has_the_file_or_is_refused) {
+  World world(GetParam());
+  const std::string path = world.file(constant(kGranule, 0));
+  Bytes expected = constant(kGranule, 0);
+  for (int n = 0; n < 3000; ++n) {
+    Mapping m = world.map(path);
+    const auto argument = aprime::read_write(m);
+    std::thread launching([&] {
+      try {
+        world.runtime().launch({{1}, {64}}, IncrementBytes{}, argument).wait();
+        expected = incremented(expected);
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), Errc::invalid_argument) << e.what();
+      }
+    });
+    for (int i = 0; i < n % 16; ++i) std::this_thread::yield();
+    m.close();
+    launching.join();
+    ASSERT_EQ(plain_read(path), expected) << n;
+  }
+}
+
+TEST_P(MappingApi, a_host_lease_keeps_its_bytes_from_devices_after_its_mapping_was_closed) {
+  World world(GetParam());
+  const std::string path = world.file(constant(2 * kGranule, 1));
+  Mapping m = world.map(path);
+  HostLease lease = m.host_lease(granules(0), Right::read_write);
+  world.store_on_device(m, granules(1), 2);
+  m.close();
+  EXPECT_EQ(plain_read(path), with(constant(2 * kGranule, 1), kGranule, kGranule, 2));
+  const Mapping again = world.map(path);
+  const Completion launch =
+      world.runtime().launch({{1}, {64}}, IncrementBytes{}, aprime::read_write(again, granules(0)));
+  std::this_thread::sleep_for(std::chrono::milliseconds{50});
+  EXPECT_FALSE(launch.done());
+  std::fill(lease.bytes().begin(), lease.bytes().end(), std::byte{5});
+  lease = {};
+  launch.wait();
+  EXPECT_EQ(read_bytes(again), with(constant(2 * kGranule, 6), kGranule, kGranule, 2));
+}
+
+TEST_P(MappingApi, a_file_that_others_cut_and_grow_is_mapped_meanwhile) {
+  World world(GetParam(), {.granule = ByteCount{kPage}});
+  constexpr std::uint64_t kLarge = std::uint64_t{1} << 30;
+  const std::string path = world.sparse_file(kLarge);
+  std::atomic<bool> is_over{false};
+  std::thread other([&] {
+    while (!is_over) {
+      plain_truncate(path, kPage);
+      plain_truncate(path, kLarge);
+    }
+  });
+  for (int n = 0; n < 3000; ++n) {
+    const Mapping m = world.map(path, Access::read);
+    const ByteRange last{ByteOffset{m.size_bytes().value - 1}, ByteCount{1}};
+    EXPECT_EQ(m.snapshot(last).size(), 1U);
+  }
+  is_over = true;
+  other.join();
 }
 
 }  // namespace
