@@ -2,8 +2,7 @@
 # here links libcuda: the runtime library, which is linked statically, opens it when it is first used, so the
 # program starts without a driver too.
 
-set(APRIME_ENABLE_CUDA AUTO CACHE STRING "Build the CUDA device: AUTO (where nvcc is found), ON or OFF")
-set_property(CACHE APRIME_ENABLE_CUDA PROPERTY STRINGS AUTO ON OFF)
+aprime_auto_option(APRIME_ENABLE_CUDA "The CUDA device" "where nvcc is found")
 set(aprime_cuda_version_min 12.0)
 # One build for every GPU that is in use.
 set(aprime_cuda_architectures 75 80 86 89 90 100 120)
@@ -33,7 +32,7 @@ function(aprime_ask_nvcc_version result)
 endfunction()
 
 set(APRIME_CUDA OFF)
-if(NOT APRIME_ENABLE_CUDA STREQUAL "OFF")
+if(APRIME_ENABLE_CUDA)
   aprime_find_nvcc()
   aprime_ask_nvcc_version(nvcc_version)
   if(nvcc_version VERSION_GREATER_EQUAL aprime_cuda_version_min)

@@ -6,6 +6,7 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(Boost REQUIRED CONFIG COMPONENTS context)
 
+aprime_auto_option(APRIME_ENABLE_MOUNT "The mount" "where libfuse 3 is found")
 set(APRIME_HAVE_MOUNT OFF)
 if(APRIME_ENABLE_MOUNT)
   find_package(PkgConfig QUIET)
@@ -14,9 +15,9 @@ if(APRIME_ENABLE_MOUNT)
   endif()
   if(fuse3_FOUND)
     set(APRIME_HAVE_MOUNT ON)
-  elseif(NOT APRIME_ENABLE_MOUNT STREQUAL "AUTO")
-    message(FATAL_ERROR "APRIME_ENABLE_MOUNT=${APRIME_ENABLE_MOUNT} needs pkg-config and libfuse 3.14 "
-                        "(libfuse3-dev); AUTO does without")
+  elseif(APRIME_ENABLE_MOUNT STREQUAL "ON")
+    message(FATAL_ERROR "APRIME_ENABLE_MOUNT is ON: pkg-config and libfuse 3.14 (libfuse3-dev) are needed; "
+                        "AUTO does without")
   endif()
 endif()
 

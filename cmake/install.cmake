@@ -9,6 +9,7 @@ if(TARGET aprime_cli)
   install(TARGETS aprime_cli)
 endif()
 
+get_target_property(library_type aprime TYPE)
 configure_package_config_file(cmake/aprime-config.cmake.in aprime-config.cmake
   INSTALL_DESTINATION ${package_dir} NO_SET_AND_CHECK_MACRO)
 # Before 1.0 a minor version may change the interface.

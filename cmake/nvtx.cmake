@@ -2,12 +2,7 @@
 # APRIME_WITH_NVTX, and APRIME_NVTX_SOURCE_OPTIONS for the source files that include them: per file, because
 # the same directory may hold another Thrust than the one in use.
 
-set(APRIME_ENABLE_NVTX AUTO CACHE STRING
-  "Ranges and counters for profilers: AUTO (where the NVTX headers are found), ON (must be) or OFF")
-set_property(CACHE APRIME_ENABLE_NVTX PROPERTY STRINGS AUTO ON OFF)
-if(NOT APRIME_ENABLE_NVTX MATCHES "^(AUTO|ON|OFF)$")
-  message(FATAL_ERROR "APRIME_ENABLE_NVTX is \"${APRIME_ENABLE_NVTX}\"; set it to AUTO, ON or OFF")
-endif()
+aprime_auto_option(APRIME_ENABLE_NVTX "Ranges and counters for profilers" "where the NVTX headers are found")
 
 set(APRIME_WITH_NVTX OFF)
 if(APRIME_ENABLE_NVTX STREQUAL "OFF")
@@ -24,7 +19,7 @@ if(NOT APRIME_NVTX_INCLUDE_DIR)
   string(CONCAT missing "nvtx3/nvToolsExt.h is not found; it comes with the CUDA toolkit and from "
     "github.com/NVIDIA/NVTX; set APRIME_NVTX_INCLUDE_DIR if it is elsewhere")
   if(APRIME_ENABLE_NVTX STREQUAL "ON")
-    message(FATAL_ERROR "APRIME_ENABLE_NVTX: ${missing}")
+    message(FATAL_ERROR "APRIME_ENABLE_NVTX is ON: ${missing}")
   endif()
   message(STATUS "NVTX: no profiler ranges, and their test is not built: ${missing}")
   return()

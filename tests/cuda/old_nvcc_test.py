@@ -14,6 +14,7 @@ CMAKE, CUDA_CMAKE, NVCC = sys.argv[1:4]
 PROJECT = f"""
 cmake_minimum_required(VERSION 3.25)
 project(old LANGUAGES CXX)
+include({os.path.dirname(CUDA_CMAKE)}/options.cmake)
 include({CUDA_CMAKE})
 message(STATUS "APRIME_CUDA is ${{APRIME_CUDA}}")
 """
