@@ -79,8 +79,6 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
   matrix.require_square("a system of equations to solve");
   matrix.require_size(files[1], matrix.rows(), "rows");
   matrix.require_size(files[2], matrix.rows(), "rows");
-  require_two_files(arguments.files[2], arguments.files[0]);
-  require_two_files(arguments.files[2], arguments.files[1]);
 }
 
 /// The method of conjugate gradients (Hestenes and Stiefel, "Methods of conjugate gradients for solving

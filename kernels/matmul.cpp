@@ -121,8 +121,6 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
                                                         product * sizeof(float), quoted(arguments.files[2]))
                                           : ", which is larger than any file"));
   }
-  require_two_files(arguments.files[2], arguments.files[0]);
-  require_two_files(arguments.files[2], arguments.files[1]);
 }
 
 /// The product part by part: parts of C, and for each of them the parts of A and B along the inner dimension.

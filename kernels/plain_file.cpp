@@ -1,7 +1,6 @@
 #include "kernels/plain_file.hpp"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,19 +41,6 @@ std::size_t PlainFile::next(std::span<std::byte> into) {
   }
   at_ += into.size();
   return into.size();
-}
-
-bool is_same_file(const std::string& path, const std::string& other) {
-  struct stat info {};
-  struct stat other_info {};
-  return ::stat(path.c_str(), &info) == 0 && ::stat(other.c_str(), &other_info) == 0 &&
-         info.st_dev == other_info.st_dev && info.st_ino == other_info.st_ino;
-}
-
-void require_two_files(const std::string& changed, const std::string& other) {
-  if (is_same_file(changed, other)) {
-    throw InputError(other + ": is the same file as " + changed + ", which is stored to; make a copy of it");
-  }
 }
 
 }  // namespace aprime::kernels

@@ -39,11 +39,6 @@ class PlainFile {
   std::uint64_t at_ = 0;
 };
 
-/// Two paths lead to one file.
-bool is_same_file(const std::string& path, const std::string& other);
-/// For a workload that stores to `changed` and reads `other`. \throws InputError if they are the same file
-void require_two_files(const std::string& changed, const std::string& other);
-
 /// The elements of a file from some offset on, one at a time.
 template <class T>
 class ElementReader {

@@ -61,7 +61,6 @@ void validate(const Arguments& arguments, std::span<const Mapping> files) {
                      arguments.files[0] + " holds " + std::to_string(y / sizeof(float)) +
                      "; give two files of one size");
   }
-  require_two_files(arguments.files[0], arguments.files[1]);
 }
 
 Result run(Session& session, const Arguments& arguments, std::span<const Mapping> files) {

@@ -102,6 +102,24 @@ void reserve_disk_space(const std::string& path, ByteCount size) {
   }
 }
 
+bool is_same_file(const std::string& path, const std::string& other) {
+  struct stat info {};
+  struct stat other_info {};
+  return ::stat(path.c_str(), &info) == 0 && ::stat(other.c_str(), &other_info) == 0 &&
+         info.st_dev == other_info.st_dev && info.st_ino == other_info.st_ino;
+}
+
+/// \throws InputError if a file that the workload stores to is another of its files as well
+void require_separate_files(const std::vector<std::string>& paths, const std::vector<bool>& changed) {
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    for (std::size_t j = 0; j < paths.size(); ++j) {
+      if (i == j || !changed[i] || !is_same_file(paths[i], paths[j])) continue;
+      throw kernels::InputError(fmt::format(
+          "{}: is the same file as {}, which is stored to; make a copy of it", paths[j], paths[i]));
+    }
+  }
+}
+
 }  // namespace
 
 Mapping map_plain_file(Runtime& runtime, const std::string& path, Access access) {
@@ -112,12 +130,16 @@ Mapping map_plain_file(Runtime& runtime, const std::string& path, Access access)
   if (fd < 0) return file;
   struct stat info {};
   bool is_honest = true;
+  int error = 0;
   if (::fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == size) {
     char byte = 0;
     const ssize_t got = ::pread(fd, &byte, 1, std::max<off_t>(size - 1, 0));
-    is_honest = size == 0 ? got <= 0 : got != 0;
+    if (got < 0) error = errno;
+    is_honest = got == (size == 0 ? 0 : 1);
   }
   ::close(fd);
+  if (error != 0)
+    throw kernels::InputError(fmt::format("{}: cannot be read: {}", path, std::strerror(error)));
   if (is_honest) return file;
   throw kernels::InputError(fmt::format(
       "{}: its size, {} bytes, is not what it holds; copy it first, and use the copy", path, size));
@@ -131,13 +153,18 @@ std::vector<Mapping> prepare_files(const kernels::Workload& workload, const kern
     if (access == nullptr) continue;
     const std::string& path = arguments.files.at(files.size());
     files.push_back(map(path, concurrent_host ? Access::read_write : *access));
-    const std::uint64_t size = files.back().size_bytes().value;
-    if (size % workload.element_bytes != 0) {
-      throw kernels::InputError(fmt::format(
-          "{}: its size, {} bytes, is not a multiple of the {} bytes of an element; "
-          "cut or pad it to {} bytes",
-          path, size, workload.element_bytes, size / workload.element_bytes * workload.element_bytes));
-    }
+  }
+  // Before anything is said about a size, which may be that of a file named by mistake.
+  require_separate_files(arguments.files, changed_files(workload));
+  for (const kernels::RunFile& file : run_files(arguments, files)) {
+    const std::uint64_t size = file.size.value;
+    const std::uint64_t less = size / workload.element_bytes * workload.element_bytes;
+    if (size == less) continue;
+    throw kernels::InputError(
+        fmt::format("{}: its size, {} bytes, is not a multiple of the {} bytes of an element; {}pad it to "
+                    "{} bytes",
+                    file.path, size, workload.element_bytes,
+                    less == 0 ? "" : fmt::format("cut it to {} or ", less), less + workload.element_bytes));
   }
   if (workload.validate != nullptr) workload.validate(arguments, files);
   if (workload.needs_disk_space) reserve_disk_space(arguments.files.front(), files.front().size_bytes());
