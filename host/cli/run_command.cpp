@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <optional>
-#include <string_view>
 
 #include "aprime/error.hpp"
 #include "aprime/mount_call.hpp"
@@ -29,23 +28,18 @@ void sync_changed(const kernels::Workload& workload, std::span<const Mapping> fi
   }
 }
 
-/// That bytes are kept, and can be saved later, holds no longer than the process.
-std::string without_hope(std::string text) {
-  for (const std::string_view hope : {"; the bytes are kept: free some space and sync again",
-                                      "; the bytes that could not be written are kept"}) {
-    if (const std::size_t at = text.find(hope); at != std::string::npos) text.erase(at, hope.size());
-  }
-  return text;
-}
-
 /// A run failed: saves what can still be saved. Bytes that cannot be written back (disk full, I/O error) end
 /// with the process, which is told in the same line and not in a second one by the runtime's destructor.
 void save_the_rest(Runtime& runtime, const std::exception& error) {
   try {
     runtime.close();
   } catch (const Error& lost) {
+    // Where both have one cause, the run's own words for it may be those of a sync, which can be had again.
+    const auto* why = dynamic_cast<const Error*>(&error);
+    const bool is_one_cause = why != nullptr && why->code() == lost.code() && why->path() == lost.path();
     tell_line(fmt::format("{}; bytes that the device had changed are not in the file ({} of them)",
-                          without_hope(error.what()), format_size(ByteCount{runtime.stats().dirty_bytes})));
+                          is_one_cause ? lost.what() : fmt::format("{}; {}", error.what(), lost.what()),
+                          format_size(ByteCount{runtime.stats().dirty_bytes})));
     std::_Exit(ExitCode::failed);
   }
 }

@@ -15,10 +15,11 @@ std::string_view reason_and_remedy(Errc code) {
     case Errc::conflict: return "the request contradicts an existing mapping";
     case Errc::access_denied:
       return "the file is mapped for reading; map it with Access::read_write to store to it";
-    case Errc::out_of_range: return "beyond the end of the file; was it truncated by another process?";
-    case Errc::io:
-      return "the file system reports an I/O error; the bytes that could not be written are kept";
-    case Errc::no_space: return "the file system is full; the bytes are kept: free some space and sync again";
+    case Errc::out_of_range:
+      return "beyond the end of the file, which has become shorter than it was when it was mapped; map it "
+             "again";
+    case Errc::io: return "the file system reports an I/O error";
+    case Errc::no_space: return "the file system is full; free some space";
     case Errc::device_memory:
       return "all device memory is in use by launches; give the device more memory or lease less at once";
     case Errc::resources:
@@ -50,6 +51,12 @@ std::string describe(const Status& status, const std::string& path, std::string_
 void throw_if_failed(const Status& status, const std::string& path, std::string_view doing) {
   if (!status.is_ok())
     throw Error(status.code, describe(status, path, doing), path, status.system_error, status.offset);
+}
+
+void throw_if_not_synced(const Status& status, const std::string& path) {
+  if (status.code != Errc::io && status.code != Errc::no_space) return throw_if_failed(status, path, "sync");
+  throw Error(status.code, describe(status, path, "sync") + "; the bytes are kept for the next sync", path,
+              status.system_error, status.offset);
 }
 
 }  // namespace aprime::engine

@@ -13,6 +13,9 @@ std::string describe(const Status& status, const std::string& path, std::string_
 /// Throws the Error for a failed status; does nothing for one that is ok.
 void throw_if_failed(const Status& status, const std::string& path, std::string_view doing);
 
+/// As throw_if_failed, for a sync: says that the bytes that could not be written are kept.
+void throw_if_not_synced(const Status& status, const std::string& path);
+
 /// Does what `set_up` does for a file; an error of a layer that knows no files is given the file's name.
 template <class SetUp>
 auto set_up_for(const std::string& path, SetUp set_up) {

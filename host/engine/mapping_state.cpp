@@ -155,7 +155,7 @@ void MappingState::sync(ByteRange range) {
     const sync::Lock lock(mutex_);
     unheard = file_->errors().take(errors_seen_, status);
   }
-  throw_if_failed(status.is_ok() ? unheard : status, file_->path(), "sync");
+  throw_if_not_synced(status.is_ok() ? unheard : status, file_->path());
 }
 
 void MappingState::advise(ByteRange range, Advice advice) {

@@ -2,6 +2,7 @@
 // call is in tests/contract/errors_test.cpp; here is what only a block device shows, and what fdatasync can
 // do.
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -29,6 +30,10 @@ namespace {
 
 using namespace contract;
 using os::sys::Call;
+using testing::AllOf;
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::Not;
 
 class Disk : public testing::TestWithParam<Personality> {
  protected:
@@ -92,8 +97,7 @@ TEST_P(Disk, a_full_one_loses_nothing_and_has_everything_once_there_is_room) {
     EXPECT_EQ(error.system_error(), ENOSPC);
     EXPECT_EQ(error.path(), path);
     EXPECT_LT(error.offset().value, size);
-    EXPECT_NE(std::string(error.what()).find("free some space and sync again"), std::string::npos)
-        << error.what();
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("free some space"), HasSubstr("kept for the next sync")));
     EXPECT_EQ(read_bytes(m, all_of(m), HostAccess::bounce), constant(size, 0x31));
     EXPECT_EQ(world.seen_by_device(m), constant(size, 0x31)) << "another kernel sees the bytes as well";
     disk.make_room();
@@ -121,8 +125,8 @@ TEST_P(Disk, what_cannot_be_delivered_in_the_end_is_named_on_stderr) {
   }
   os::sys::clear_fault_plan();
   const std::string text = testing::internal::GetCapturedStderr();
-  EXPECT_NE(text.find("bytes are lost"), std::string::npos) << text;
-  EXPECT_NE(text.find(path), std::string::npos) << text;
+  EXPECT_THAT(text, AllOf(HasSubstr("bytes are lost"), HasSubstr(path), HasSubstr("full")));
+  EXPECT_THAT(text, Not(AnyOf(HasSubstr("kept"), HasSubstr("again")))) << "there is nothing left to sync";
 }
 
 /// An ext4 disk that really fails to write what a file has no blocks for yet: its image lies on a tmpfs
