@@ -56,6 +56,10 @@ std::shared_ptr<engine::RuntimeState> make_state(const RuntimeOptions& options) 
     throw Error(Errc::invalid_argument,
                 fmt::format("RuntimeOptions::devices: {} devices; 1 to {} are possible",
                             options.devices.size(), coherence::AgentId::kDevicesMax));
+  if (options.dirty_age_max.count() < 0)
+    throw Error(Errc::invalid_argument,
+                fmt::format("RuntimeOptions::dirty_age_max: {} ms; give a time, or 0 for no flusher",
+                            options.dirty_age_max.count()));
   std::vector<std::unique_ptr<device::Device>> devices;
   for (const DeviceOptions& d : options.devices) devices.push_back(make_device(d, options.granule));
   return std::make_shared<engine::RuntimeState>(options, std::move(devices));

@@ -16,11 +16,12 @@
 namespace aprime::engine {
 namespace {
 
-GranuleSize checked_granule(ByteCount bytes, const std::string& what) {
+GranuleSize checked_granule(ByteCount bytes, const std::string& path) {
   if (!GranuleSize::is_valid(bytes))
     throw Error(
         Errc::invalid_argument,
-        fmt::format("{}: granule {} is not a power of two from 4096 to 2097152 bytes", what, bytes.value));
+        fmt::format("{}: granule {} is not a power of two from 4096 to 2097152 bytes", path, bytes.value),
+        path);
   return GranuleSize::of(bytes);
 }
 
@@ -35,7 +36,6 @@ std::uint32_t now_ms() noexcept {
 RuntimeState::RuntimeState(const RuntimeOptions& options,
                            std::vector<std::unique_ptr<device::Device>> devices)
     : options_(options), process_(getpid()) {
-  static_cast<void>(checked_granule(options.granule, "runtime"));
   for (auto& d : devices) {
     slots_.push_back(
         std::make_unique<DeviceSlot>(static_cast<unsigned>(slots_.size()), std::move(d), tracer_));

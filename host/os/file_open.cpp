@@ -34,7 +34,9 @@ std::string reason_in_words(int system_error, Access access) {
   const bool writing = access == Access::read_write;
   switch (system_error) {
     case ENOENT:
-      return "no such file; create it with the size it shall have (for instance: truncate -s 1G FILE)";
+      return writing
+                 ? "no such file; create it with the size it shall have (for instance: truncate -s 1G FILE)"
+                 : "no such file";
     case ENOTDIR: return "a part of the path is no directory";
     case EISDIR: return kind_in_words(S_IFDIR);
     case ENXIO: return kind_in_words(S_IFSOCK);

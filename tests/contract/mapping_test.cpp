@@ -80,6 +80,7 @@ TEST_P(MappingApi, offset_and_granule_are_checked) {
   EXPECT_EQ(code_of(map({.offset = ByteOffset{kPage}})), Errc::invalid_argument)
       << "no multiple of the granule";
   EXPECT_EQ(code_of(map({.granule = ByteCount{12345}})), Errc::invalid_argument);
+  EXPECT_EQ(error_of(map({.granule = ByteCount{12345}})).path(), path);
   EXPECT_EQ(code_of(map({.granule = 4_MiB})), Errc::invalid_argument);
   EXPECT_EQ(code_of(map({.granule = ByteCount{kGranule / 2}})), Errc::invalid_argument)
       << "smaller than a frame";
@@ -112,6 +113,8 @@ TEST_P(MappingApi, runtime_options_are_checked) {
   EXPECT_EQ(code_of(make({.devices = {}})), Errc::invalid_argument);
   EXPECT_EQ(code_of(make({.devices = std::vector(15, device)})), Errc::invalid_argument);
   EXPECT_EQ(code_of(make({.devices = {device}, .granule = ByteCount{5000}})), Errc::invalid_argument);
+  EXPECT_EQ(code_of(make({.devices = {device}, .dirty_age_max = std::chrono::milliseconds{-1}})),
+            Errc::invalid_argument);
   DeviceOptions tiny = device;
   tiny.memory = ByteCount{kGranule};
   EXPECT_EQ(code_of(make({.devices = {tiny}})), Errc::invalid_argument);

@@ -273,6 +273,9 @@ TEST_F(FileTest, SaysWhatIsThereInsteadOfAFile) {
       EXPECT_NE(text.find(c.path), std::string::npos) << text;
     }
   }
+  EXPECT_EQ(message("/none", Access::read).find("create it"), std::string::npos)
+      << "an empty file would be no help";
+  EXPECT_NE(message("/none", Access::read_write).find("create it with"), std::string::npos);
   for (const auto& [error, words] : {std::pair{EROFS, "read-only"}, std::pair{EPERM, "immutable"},
                                      std::pair{ETXTBSY, "running"}, std::pair{ENXIO, "socket"}}) {
     sys::set_fault_plan({.call = sys::Call::open, .nth = 1, .times = 1, .error = error});
