@@ -9,11 +9,19 @@ LAST_LINES = 40  # of a test's output: the assertion or the sanitizer's report, 
 
 
 def main(records):
-    if not records or records[0] in ("-h", "--help"):
+    if records == ["--help"]:
         print(__doc__)
-        return 0 if records else 2
+        return 0
+    if not records or records[0].startswith("-"):
+        print("failures.py: usage: scripts/failures.py RESULTS...", file=sys.stderr)
+        return 2
     for record in records:
-        for test in xml.parse(record).iter("testcase"):
+        try:
+            tests = xml.parse(record)
+        except (OSError, xml.ParseError) as error:
+            print(f"failures.py: {record}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            return 1
+        for test in tests.iter("testcase"):
             if test.get("status") == "run":
                 continue
             seconds = float(test.get("time", 0))

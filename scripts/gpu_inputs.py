@@ -38,7 +38,7 @@ def laplacian(side):
             yield i, i + 1, -1.0
 
 
-def main(directory, size):
+def make_inputs(directory, size):
     r = random.Random(1)
     numbers = array.array("f", (r.uniform(-1, 1) for _ in range(1 << 16))).tobytes()
     for name in "x", "y":
@@ -62,7 +62,16 @@ def main(directory, size):
     write(directory, "rows", str(rows).encode())
 
 
+def main(arguments):
+    if arguments == ["--help"]:
+        print(__doc__)
+        return 0
+    if len(arguments) != 2 or not arguments[1].isdecimal():
+        print("gpu_inputs.py: usage: gpu_inputs.py DIRECTORY BYTES", file=sys.stderr)
+        return 2
+    make_inputs(arguments[0], int(arguments[1]))
+    return 0
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or not sys.argv[2].isdigit():
-        sys.exit("usage: gpu_inputs.py DIRECTORY BYTES")
-    main(sys.argv[1], int(sys.argv[2]))
+    sys.exit(main(sys.argv[1:]))

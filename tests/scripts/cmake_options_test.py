@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# usage: options_test.py CMAKE SOURCE_DIR CXX
+# usage: cmake_options_test.py CMAKE SOURCE_DIR CXX
 """What the project makes of its options, however a user spells them."""
 
 import os
