@@ -137,10 +137,8 @@ class Demo {
 
   void others_look() {
     const std::uint64_t stale = lower_case_letters(count_by_read({path_, file_.size_bytes()}));
-    step("Another process, by plain read(2), before any sync",
-         fmt::format(
-             "It still finds {} lower-case letters, as promised: it may see what was last written back.",
-             stale),
+    step("A plain read(2), as any other process would do it, before any sync",
+         fmt::format("It still found {} lower-case letters, as promised: what was last written back.", stale),
          {});
   }
 
@@ -162,7 +160,7 @@ class Demo {
   void sync_and_look() {
     file_.sync();
     step("After sync(), every process sees the stores, and they are on disk",
-         fmt::format("Plain read(2) finds {} lower-case letters.",
+         fmt::format("Plain read(2) found {} lower-case letters.",
                      lower_case_letters(count_by_read({path_, file_.size_bytes()}))),
          changed_->disagreement({}));
   }

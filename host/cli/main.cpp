@@ -250,6 +250,15 @@ std::string named_command(const CLI::App& app) {
   return name;
 }
 
+/// Of what comes where a command or a workload has to be named and is none; empty if that is not so.
+std::string unknown_name(const CLI::App& app) {
+  const std::vector<std::string> left = app.remaining_for_passthrough(true);
+  const std::string command = named_command(app);
+  if (!left.empty() && command == "aprime") return fmt::format("there is no command '{}'", left.back());
+  if (!left.empty() && command == "aprime run") return fmt::format("there is no workload '{}'", left.back());
+  return {};
+}
+
 /// An argument that was taken for an unknown option may be why another one is missing.
 std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) ||
@@ -258,11 +267,7 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
       if (left.size() > 1 && left.front() == '-')
         return fmt::format("there is no option {}; before an argument that begins with '-', put `--`", left);
     }
-    const std::vector<std::string> left = app.remaining_for_passthrough(true);
-    const std::string command = named_command(app);
-    if (!left.empty() && command == "aprime") return fmt::format("there is no command '{}'", left.back());
-    if (!left.empty() && command == "aprime run")
-      return fmt::format("there is no workload '{}'", left.back());
+    if (std::string unknown = unknown_name(app); !unknown.empty()) return unknown;
   }
   return error.what();
 }
@@ -295,13 +300,15 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) {  // --help or --version
+    const bool is_help = error.get_exit_code() == 0;  // or --version
+    const std::string wrong = is_help ? unknown_name(app) : explain(app, error);
+    if (wrong.empty()) {
       std::ostringstream text;
       app.exit(error, text, text);
       print(text.str());
       return ExitCode::done;
     }
-    tell_line(fmt::format("{}; see `{} --help`", explain(app, error), named_command(app)));
+    tell_line(fmt::format("{}; see `{} --help`", wrong, named_command(app)));
     return ExitCode::usage;
   }
   return action();

@@ -9,13 +9,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <functional>
 #include <system_error>
 #include <thread>
 
 #include "aprime/runtime.hpp"
 #include "host/cli/exit_code.hpp"
+#include "host/cli/report.hpp"
 #include "host/cli/run_service.hpp"
 
 namespace aprime::cli {
@@ -105,8 +105,7 @@ int wait_for(pid_t daemon, int ready) {
 int mount_command(const MountRequest& request) {
   if (request.foreground) {
     return serve(request, [](const Mount& mount) {
-      fmt::print("{} is mounted on {}\n", mount.source(), mount.mountpoint());
-      std::fflush(stdout);
+      print(fmt::format("{} is mounted on {}\n", mount.source(), mount.mountpoint()));
     });
   }
   int ready[2];

@@ -1,12 +1,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "aprime/mount.hpp"
 #include "aprime/runtime.hpp"
 #include "host/device/device.hpp"
 #include "host/os/memory.hpp"
@@ -92,11 +95,23 @@ Feature nvtx_feature() {
   return f;
 }
 
+/// So is that of the mount, which needs a device of the machine besides.
+Feature mount_feature() {
+  const int error = ::access("/dev/fuse", R_OK | W_OK) == 0 ? 0 : errno;
+  Feature f{"mount", can_mount() && error == 0, "libfuse 3 and /dev/fuse", {}, {}};
+  if (f.available) return f;
+  f.detail = can_mount() ? fmt::format("/dev/fuse: {}", std::strerror(error)) : "built without libfuse 3";
+  f.cost = "other programs see what devices store after a sync only";
+  f.remedy = can_mount() ? "load the kernel's fuse module, or allow the container to use /dev/fuse"
+                         : "install libfuse3-dev, and configure with -DAPRIME_ENABLE_MOUNT=ON";
+  return f;
+}
+
 }  // namespace
 
 std::vector<Feature> probe_features() {
-  return {cuda_feature(),      userfaultfd_feature(), area_feature(),
-          page_size_feature(), processor_feature(),   nvtx_feature()};
+  return {cuda_feature(),      userfaultfd_feature(), area_feature(), page_size_feature(),
+          processor_feature(), mount_feature(),       nvtx_feature()};
 }
 
 }  // namespace aprime

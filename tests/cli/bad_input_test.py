@@ -165,6 +165,8 @@ class BadInput(CliTest):
                                  (["run", "histogram"], ["FILE", "`aprime run histogram --help`"]),
                                  (["run", "grep", "-x", path], ["option -x", "`--`"]),
                                  (["run", "nothing", path], ["workload 'nothing'", "`aprime run --help`"]),
+                                 (["run", "nothing", "--help"], "workload 'nothing'"),
+                                 (["nothing", "--help"], "command 'nothing'"),
                                  (["run", "saxpy", path, path], "--a"),
                                  (["run", "saxpy", path, path, "--a", "b"], "--a"),
                                  (["run", "saxpy", path, path, "--a", ""], "--a"),

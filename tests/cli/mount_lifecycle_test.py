@@ -49,6 +49,14 @@ class Lifecycle(MountedTest):
         self.start_mount()
         self.assert_mount_refused(self.source, self.mountpoint, [self.mountpoint, "mount of aprime already"])
 
+    def test_a_mount_in_the_foreground_that_cannot_say_so_is_an_error(self):
+        command = [APRIME, "mount", self.source, self.mountpoint, "--device-memory", "1M", "--foreground"]
+        with open("/dev/full", "wb") as full:
+            process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertRegex(process.stderr, rb"\Aaprime: standard output[^\n]+\n\Z")
+        self.assertFalse(is_mounted(self.mountpoint))
+
     def test_background_mount_and_unmount(self):
         process = self.aprime("mount", self.source, self.mountpoint, "--device-memory", "1M")
         self.assertEqual((process.returncode, process.stdout, process.stderr), (0, b"", b""))

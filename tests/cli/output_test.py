@@ -42,6 +42,7 @@ class Output(CliTest):
         self.assertIn(info["default_device"], ["cuda", *DEVICES])
         self.assertTrue(info["default_because"])
         self.assertTrue(info["features"])
+        self.assertIn("mount", [feature["name"] for feature in info["features"]])
         for feature in info["features"]:
             if not feature["available"]:
                 self.assertTrue(feature["cost"] and feature["remedy"], feature)
@@ -56,6 +57,8 @@ class Output(CliTest):
             process = self.aprime("demo", path, *options)
             self.assertEqual((process.returncode, process.stderr), (0, b""))
             self.assertIn(b"Everybody saw the same bytes", process.stdout)
+            # It is this process that reads, as any other would.
+            self.assertNotIn(b"Another process", process.stdout)
             self.assertEqual(self.content(path), data.upper())
 
     def test_demo_of_an_empty_file(self):
