@@ -193,14 +193,14 @@ void add_mount(CLI::App& app, MountRequest& request, Action& action) {
 }
 
 void add_unmount(CLI::App& app, std::string& mountpoint, Unmount& how, Action& action) {
-  CLI::App* unmount = app.add_subcommand("unmount", "end a mount, also one whose daemon is gone");
+  CLI::App* unmount = app.add_subcommand("unmount", "end a mount, also one whose process is gone");
   unmount->add_option("MOUNTPOINT", mountpoint, "where it is mounted")->required();
   CLI::Option* lazy = unmount->add_flag_callback(
       "--lazy", [&] { how = Unmount::now; }, "at once, even while programs use it");
   unmount
       ->add_flag_callback(
           "--force", [&] { how = Unmount::force; },
-          "at once, with an error for programs that wait for it: for a daemon that answers no more")
+          "at once, with an error for programs that wait for it: for a process that answers no more")
       ->excludes(lazy);
   unmount->callback([&] { action = [&] { return unmount_command(mountpoint, how); }; });
 }

@@ -37,7 +37,7 @@ os::MountEntry own_mount_of(const std::string& path) {
     refuse(path, fmt::format("it lies on a mount of user {}, who alone may ask its process", *found->user));
   if (is_stale(found->point))
     refuse(found->point,
-           fmt::format("it is a stale mount, whose daemon is gone; remove it by `aprime unmount {}`",
+           fmt::format("it is a stale mount, whose process is gone; remove it by `aprime unmount {}`",
                        found->point));
   return *found;
 }
@@ -66,7 +66,7 @@ void Connection::fail_as_ended() const {
   refuse(
       mount_.point,
       is_stale(mount_.point)
-          ? fmt::format("its daemon has ended; remove the stale mount by `aprime unmount {}`", mount_.point)
+          ? fmt::format("its process has ended; remove the stale mount by `aprime unmount {}`", mount_.point)
           : "it was unmounted meanwhile");
 }
 

@@ -36,7 +36,7 @@ void require_free(const std::string& mountpoint) {
     case MountedThere::ours_stale:
     case MountedThere::other_stale:
       refuse(mountpoint,
-             fmt::format("a stale mount is there, whose daemon is gone; remove it by `aprime unmount {}` "
+             fmt::format("a stale mount is there, whose process is gone; remove it by `aprime unmount {}` "
                          "(or fusermount3 -u)",
                          mountpoint));
   }

@@ -1,5 +1,9 @@
 #pragma once
 
+#if __cplusplus < 202002L
+#error "aprime needs C++20: compile with -std=c++20 or a later standard"
+#endif
+
 #include "aprime/access.hpp"
 #include "aprime/cuda.hpp"
 #include "aprime/device_span.hpp"
