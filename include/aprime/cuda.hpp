@@ -34,6 +34,12 @@ namespace aprime::detail {
 /// Dynamic shared memory beyond this must be asked for (CUDA C++ Programming Guide, "Shared Memory").
 inline constexpr std::size_t cuda_shared_bytes_default = 48 * 1024;
 
+/// Whether a copy is its bytes. How a value is assigned to another, where std::pair is not trivial, is no
+/// matter.
+template <class T>
+inline constexpr bool is_copied_as_bytes =
+    std::is_trivially_copy_constructible_v<T>&& std::is_trivially_destructible_v<T>;
+
 template <class Kernel, class... BoundArgs>
 __global__ void run_on_cuda(const Kernel kernel, const BoundArgs... arguments) {
   kernel(arguments...);
@@ -42,7 +48,7 @@ __global__ void run_on_cuda(const Kernel kernel, const BoundArgs... arguments) {
 /// \pre `call` is a KernelCall<Kernel, BoundArgs...>
 template <class Kernel, class... BoundArgs>
 CudaStart start_on_cuda(const void* call, const Grid& grid, void* stream) {
-  static_assert((std::is_trivially_copyable_v<Kernel> && ... && std::is_trivially_copyable_v<BoundArgs>),
+  static_assert((is_copied_as_bytes<Kernel> && ... && is_copied_as_bytes<BoundArgs>),
                 "a kernel and its arguments are copied to the GPU byte by byte");
   const auto& self = *static_cast<const KernelCall<Kernel, BoundArgs...>*>(call);
   const auto* const function = reinterpret_cast<const void*>(&run_on_cuda<Kernel, BoundArgs...>);

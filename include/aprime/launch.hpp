@@ -99,27 +99,33 @@ class LaunchClosure {
   virtual CudaTask task() const noexcept = 0;
 };
 
-/// What a kernel receives for an argument of a launch.
+/// What a kernel receives for an argument of a launch, and that before it is bound.
 template <class A>
 struct BoundArgument {
-  using type = std::decay_t<A>;
+  using type = A;
   static constexpr bool is_request = false;
+  static type unbound(const A& a) { return a; }
 };
 template <Right right>
 struct BoundArgument<LeaseArgument<right>> {
   using type = LeasedBytes<right>;
   static constexpr bool is_request = true;
+  static type unbound(const LeaseArgument<right>&) noexcept { return {}; }
   static type bind(const LeasedMemory& at) noexcept { return {at.data, at.size}; }
 };
 template <Right right>
 struct BoundArgument<DemandArgument<right>> {
   using type = DemandBytes<right>;
   static constexpr bool is_request = true;
+  static type unbound(const DemandArgument<right>&) noexcept { return {}; }
   static type bind(const LeasedMemory& at) noexcept { return {at.window, at.first, at.size}; }
 };
 
+/// For an argument taken as `const A&`, which an array may be: a kernel receives a pointer to it.
 template <class A>
-using Bound = typename BoundArgument<std::decay_t<A>>::type;
+using ArgumentOf = BoundArgument<std::decay_t<const A&>>;
+template <class A>
+using Bound = typename ArgumentOf<A>::type;
 
 /// A kernel (or task) and what it is called with.
 template <class Kernel, class... BoundArgs>
@@ -141,8 +147,9 @@ constinit inline CudaTask::Run cuda_task = nullptr;
 template <class Kernel, class... Args>
 class BoundClosure : public LaunchClosure {
  public:
-  BoundClosure(Kernel kernel, std::tuple<std::decay_t<Args>...> args, std::string name)
-      : call_{std::move(kernel), {}}, args_(std::move(args)), name_(std::move(name)) {}
+  BoundClosure(Kernel kernel, std::string name, const Args&... args)
+      : call_{std::move(kernel), std::tuple<Bound<Args>...>(ArgumentOf<Args>::unbound(args)...)},
+        name_(std::move(name)) {}
 
   void bind(std::span<const LeasedMemory> leased) final {
     std::size_t next = 0;
@@ -151,7 +158,6 @@ class BoundClosure : public LaunchClosure {
 
  protected:
   KernelCall<Kernel, Bound<Args>...> call_;
-  std::tuple<std::decay_t<Args>...> args_;
   std::string name_;
 
  private:
@@ -161,13 +167,9 @@ class BoundClosure : public LaunchClosure {
     (bind_one<I>(leased, next), ...);
   }
   template <std::size_t I>
-  void bind_one(std::span<const LeasedMemory> leased, std::size_t& next) {
-    using Argument = std::tuple_element_t<I, std::tuple<std::decay_t<Args>...>>;
-    if constexpr (BoundArgument<Argument>::is_request) {
-      std::get<I>(call_.arguments) = BoundArgument<Argument>::bind(leased[next++]);
-    } else {
-      std::get<I>(call_.arguments) = std::get<I>(args_);
-    }
+  void bind_one([[maybe_unused]] std::span<const LeasedMemory> leased, [[maybe_unused]] std::size_t& next) {
+    using Argument = std::tuple_element_t<I, std::tuple<ArgumentOf<Args>...>>;
+    if constexpr (Argument::is_request) std::get<I>(call_.arguments) = Argument::bind(leased[next++]);
   }
 };
 

@@ -148,7 +148,7 @@ class Runtime {
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Kernel).name()) : options.name;
     auto closure = std::make_unique<typename Compiler::template KernelClosure<Kernel, Args...>>(
-        std::move(kernel), std::tuple(args...), name);
+        std::move(kernel), name, args...);
     return submit(options.device, name, &grid, std::move(closure), std::move(requests));
   }
   template <class Kernel, class... Args>
@@ -172,8 +172,8 @@ class Runtime {
     std::vector<LeaseRequest> requests;
     (detail::collect_request(requests, args), ...);
     std::string name = options.name.empty() ? detail::readable_name(typeid(Task).name()) : options.name;
-    auto closure = std::make_unique<typename Compiler::template TaskClosure<Task, Args...>>(
-        std::move(task), std::tuple(args...), name);
+    auto closure = std::make_unique<typename Compiler::template TaskClosure<Task, Args...>>(std::move(task),
+                                                                                            name, args...);
     return submit(options.device, name, nullptr, std::move(closure), std::move(requests));
   }
 

@@ -174,7 +174,7 @@ class CudaDevice final : public device::Device, public device::PagingSource {
   Status run_pager(const detail::PagingPort* port) noexcept {
     try {
       APRIME_CUDA_THROW(cudaSetDevice, kGpu);
-      detail::HostClosure<detail::PagerKernel, const detail::PagingPort*> pager({}, {port}, "pager");
+      detail::HostClosure<detail::PagerKernel, const detail::PagingPort*> pager({}, "pager", port);
       pager.bind({});
       detail::KernelBody body = pager.body();
       body.cuda.start = pager_start();

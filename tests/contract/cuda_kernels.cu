@@ -58,6 +58,11 @@ struct OnCuda<TellAddress> {
   void operator()(cudaStream_t, const TellAddress& task, LeasedSpan<const Byte> bytes) const { task(bytes); }
 };
 template <>
+struct OnCuda<TellSum> {
+  void operator()(cudaStream_t, const TellSum& task, Words words) const { task(words); }
+};
+
+template <>
 struct OnCuda<ThrowFromTask> {
   void operator()(cudaStream_t, const ThrowFromTask& task) const { task(); }
   void operator()(cudaStream_t, const ThrowFromTask& task, LeasedSpan<Byte> bytes) const { task(bytes); }

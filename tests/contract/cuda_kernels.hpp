@@ -37,6 +37,7 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
   KERNEL(IncrementPinned, DemandReadWrite, std::size_t)                                 \
   KERNEL(LoadAt, Read, std::ptrdiff_t, ReadWrite)                                       \
   KERNEL(LoadFrom, DemandReadWrite, std::size_t, ReadWrite)                             \
+  KERNEL(NoteArguments, const char*, Words, Labelled, ReadWrite)                        \
   KERNEL(PinWhileOthersFault, DemandReadWrite, DemandReadWrite, std::size_t, ReadWrite) \
   KERNEL(StoreAt, ReadWrite, std::ptrdiff_t, Byte)                                      \
   KERNEL(StoreBoth, Write, Write, Byte)                                                 \
@@ -58,4 +59,5 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
   TASK(ThrowFromTask, ReadWrite)    \
   TASK(RequireNonZero, Read)        \
   TASK(TellAddress, Read)           \
+  TASK(TellSum, Words)              \
   TASK(ThrowFromTask)

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 
 #include "aprime/device_span.hpp"
 #include "aprime/kernel.hpp"
@@ -136,6 +137,22 @@ struct IncrementBothLanes {
   }
 };
 
+using Words = std::pair<unsigned, unsigned>;
+/// Always of somebody's making: it has no default.
+struct Labelled {
+  constexpr explicit Labelled(unsigned l) : label(l) {}
+  unsigned label;
+};
+
+/// Notes what it was given. (Where the CPU's text is, for not every device can read it.)
+struct NoteArguments {
+  APRIME_DEVICE void operator()(const char* text, Words words, Labelled labelled,
+                                LeasedSpan<std::uint64_t> noted) const {
+    noted[0] = reinterpret_cast<std::uintptr_t>(text);
+    noted[1] = words.first + words.second + labelled.label;
+  }
+};
+
 // Tasks. Those that look at bytes on the CPU have a CUDA version that copies them there.
 
 /// Not the same when it runs twice, nor before what it should follow.
@@ -154,6 +171,11 @@ struct RequireNonZero {
 struct TellAddress {
   const Byte** address;
   void operator()(LeasedSpan<const Byte> bytes) const { *address = bytes.data(); }
+};
+
+struct TellSum {
+  unsigned* sum;
+  void operator()(Words words) const { *sum = words.first + words.second; }
 };
 
 struct ThrowFromTask {

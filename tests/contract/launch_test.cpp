@@ -248,6 +248,20 @@ TEST_P(Launch, a_task_runs_once_over_resident_bytes_in_order_with_kernels) {
   EXPECT_EQ(read_bytes(m), incremented(expected));
 }
 
+TEST_P(Launch, arguments_of_any_type_that_can_be_copied_arrive) {
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(kGranule));
+  static const char text[] = "a literal is an array, too";
+  world.runtime()
+      .launch({{1}, {1}}, NoteArguments{}, text, Words{1, 2}, Labelled{4}, aprime::read_write(m))
+      .wait();
+  EXPECT_EQ(m.host<const std::uint64_t>()[0], reinterpret_cast<std::uintptr_t>(&text));
+  EXPECT_EQ(m.host<const std::uint64_t>()[1], 7U);
+  unsigned sum = 0;
+  world.runtime().launch_task({}, TellSum{&sum}, Words{1, 2}).wait();
+  EXPECT_EQ(sum, 3U) << "a pair alone is not taken apart";
+}
+
 TEST_P(Launch, what_a_task_throws_is_its_completion) {
   World world(GetParam());
   const Completion task = world.runtime().launch_task({.device = 0, .name = "thrower"}, ThrowFromTask{});

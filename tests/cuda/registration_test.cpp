@@ -47,7 +47,7 @@ struct Unknown {
 };
 
 TEST(CudaRegistration, a_kernel_without_a_cuda_version_is_named_with_the_remedy) {
-  detail::HostClosure<Unknown, int> closure({}, {1}, "unheard-of");
+  detail::HostClosure<Unknown, int> closure({}, "unheard-of", 1);
   try {
     cuda::start_kernel(closure.body(), Grid{}, nullptr);
     FAIL() << "it has no CUDA version";
