@@ -1,6 +1,5 @@
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -75,7 +74,8 @@ class PinnedSpan {
   std::uint64_t* entry_;
 };
 
-/// What `device_span<T>::operator[]` and its iterators give: reads by conversion, stores by assignment.
+/// What `device_span<T>::operator[]` and its iterators give: reads by conversion, stores by assignment. What
+/// changes or exchanges elements in place reads and stores, one after the other, and is not atomic.
 template <class T>
 class ElementReference {
  public:
@@ -92,6 +92,59 @@ class ElementReference {
   APRIME_DEVICE const ElementReference& operator=(const ElementReference& other) const noexcept {
     return *this = Value(other);
   }
+  APRIME_DEVICE const ElementReference& operator+=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) + value);
+  }
+  APRIME_DEVICE const ElementReference& operator-=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) - value);
+  }
+  APRIME_DEVICE const ElementReference& operator*=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) * value);
+  }
+  APRIME_DEVICE const ElementReference& operator/=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) / value);
+  }
+  APRIME_DEVICE const ElementReference& operator%=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) % value);
+  }
+  APRIME_DEVICE const ElementReference& operator&=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) & value);
+  }
+  APRIME_DEVICE const ElementReference& operator|=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) | value);
+  }
+  APRIME_DEVICE const ElementReference& operator^=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) ^ value);
+  }
+  APRIME_DEVICE const ElementReference& operator<<=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) << value);
+  }
+  APRIME_DEVICE const ElementReference& operator>>=(const Value& value) const noexcept {
+    return *this = static_cast<Value>(Value(*this) >> value);
+  }
+  APRIME_DEVICE const ElementReference& operator++() const noexcept { return *this += Value(1); }
+  APRIME_DEVICE const ElementReference& operator--() const noexcept { return *this -= Value(1); }
+  APRIME_DEVICE Value operator++(int) const noexcept {
+    const Value before = *this;
+    *this = static_cast<Value>(before + Value(1));
+    return before;
+  }
+  APRIME_DEVICE Value operator--(int) const noexcept {
+    const Value before = *this;
+    *this = static_cast<Value>(before - Value(1));
+    return before;
+  }
+  APRIME_DEVICE friend void swap(const ElementReference& a, const ElementReference& b) noexcept {
+    const Value kept = a;
+    a = b;
+    b = kept;
+  }
+  APRIME_DEVICE friend void swap(const ElementReference& a, Value& b) noexcept {
+    const Value kept = a;
+    a = b;
+    b = kept;
+  }
+  APRIME_DEVICE friend void swap(Value& a, const ElementReference& b) noexcept { swap(b, a); }
 
  private:
   device_span<T> span_;
@@ -276,9 +329,11 @@ class device_span<T>::iterator {
     return static_cast<difference_type>(a.i_ - b.i_);
   }
   APRIME_DEVICE friend bool operator==(const iterator& a, const iterator& b) noexcept { return a.i_ == b.i_; }
-  APRIME_DEVICE friend auto operator<=>(const iterator& a, const iterator& b) noexcept {
-    return a.i_ <=> b.i_;
-  }
+  // Not by operator<=>: the standard library compares its result on the CPU only.
+  APRIME_DEVICE friend bool operator<(const iterator& a, const iterator& b) noexcept { return a.i_ < b.i_; }
+  APRIME_DEVICE friend bool operator>(const iterator& a, const iterator& b) noexcept { return b < a; }
+  APRIME_DEVICE friend bool operator<=(const iterator& a, const iterator& b) noexcept { return !(b < a); }
+  APRIME_DEVICE friend bool operator>=(const iterator& a, const iterator& b) noexcept { return !(a < b); }
 
  private:
   device_span span_;

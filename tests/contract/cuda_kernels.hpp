@@ -39,6 +39,7 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
   KERNEL(LoadFrom, DemandReadWrite, std::size_t, ReadWrite)                             \
   KERNEL(NoteArguments, const char*, Words, Labelled, ReadWrite)                        \
   KERNEL(PinWhileOthersFault, DemandReadWrite, DemandReadWrite, std::size_t, ReadWrite) \
+  KERNEL(ReverseByIterator, DemandReadWrite)                                            \
   KERNEL(StoreAt, ReadWrite, std::ptrdiff_t, Byte)                                      \
   KERNEL(StoreBoth, Write, Write, Byte)                                                 \
   KERNEL(StoreEverywhere, ReadWrite, Byte)                                              \

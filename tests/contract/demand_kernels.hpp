@@ -136,4 +136,16 @@ struct SumByIterator {
   }
 };
 
+/// By one thread; makes each value one more, too.
+struct ReverseByIterator {
+  APRIME_DEVICE void operator()(device_span<unsigned> words) const {
+    auto front = words.begin();
+    for (auto back = words.end() - 1; front < back; ++front, --back) {
+      swap(*front, *back);
+      *front += 1;
+      ++*back;
+    }
+  }
+};
+
 }  // namespace aprime::contract

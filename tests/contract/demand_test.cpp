@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <numeric>
 #include <thread>
 
 #include "tests/contract/contract.hpp"
@@ -247,6 +248,18 @@ TEST_P(Demand, iterators_walk_the_elements) {
   const Mapping m = world.map_new(words_of(2 * kWords, 3));
   world.runtime().launch({{1}, {1}}, SumByIterator{}, demand_read_write(m)).wait();
   EXPECT_EQ(m.host<const unsigned>()[2 * kWords - 1], 3 * 2 * kWords / 512);
+}
+
+TEST_P(Demand, what_iterators_point_to_is_exchanged_and_changed_in_place) {
+  World world(GetParam());
+  const Mapping m = world.map_new(Bytes(2 * kGranule));
+  const std::span<unsigned> words = m.host<unsigned>().subspan(kWords - 4, 8);
+  std::iota(words.begin(), words.end(), 0U);
+  world.runtime()
+      .launch({{1}, {1}}, ReverseByIterator{},
+              demand_read_write(m, range((kWords - 4) * sizeof(unsigned), 8 * sizeof(unsigned))))
+      .wait();
+  EXPECT_EQ(std::vector(words.begin(), words.end()), (std::vector<unsigned>{8, 7, 6, 5, 4, 3, 2, 1}));
 }
 
 /// As many warps as the device has room for, each of which waits for a granule of its own at the same time.
