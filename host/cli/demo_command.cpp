@@ -27,10 +27,10 @@ namespace {
 
 using Bins = std::array<std::uint64_t, 256>;
 
-std::uint64_t lower_case_letters(const Bins& bins) {
+std::string lower_case_letters(const Bins& bins) {
   std::uint64_t count = 0;
   for (unsigned letter = 'a'; letter <= 'z'; ++letter) count += bins[letter];
-  return count;
+  return grouped(count);
 }
 
 Bins after_upper_casing(Bins bins) {
@@ -130,13 +130,13 @@ class Demo {
     const Stats stats = runtime_.stats();
     step("Another kernel turned them into upper case, in place",
          fmt::format("It took {} device faults to write; {} now exist only in device memory.",
-                     stats.faults.device_write - before.faults.device_write,
+                     grouped(stats.faults.device_write - before.faults.device_write),
                      format_size(ByteCount{stats.dirty_bytes})),
          {});
   }
 
   void others_look() {
-    const std::uint64_t stale = lower_case_letters(count_by_read({path_, file_.size_bytes()}));
+    const std::string stale = lower_case_letters(count_by_read({path_, file_.size_bytes()}));
     step("A plain read(2), as any other process would do it, before any sync",
          fmt::format("It still found {} lower-case letters, as promised: what was last written back.", stale),
          {});
@@ -152,7 +152,7 @@ class Demo {
     const bool as_expected = seen == after_upper_casing(before_);
     step("The CPU read the whole file through a pointer, before any sync",
          fmt::format("It found {} lower-case letters; {} of its loads trapped and brought {} back.",
-                     lower_case_letters(seen), faults,
+                     lower_case_letters(seen), grouped(faults),
                      format_size(ByteCount{stats.bytes_copied_back - before.bytes_copied_back})),
          as_expected ? "" : "its bytes are not those that the kernel stored");
   }

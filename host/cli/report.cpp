@@ -16,12 +16,6 @@
 namespace aprime::cli {
 namespace {
 
-std::string grouped(std::uint64_t number) {
-  std::string digits = std::to_string(number);
-  for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, 1, ',');
-  return digits;
-}
-
 /// JSON has no numbers for what is not finite.
 nlohmann::ordered_json json_of(double value) {
   if (std::isnan(value)) return "nan";
@@ -48,6 +42,12 @@ std::string describe(const std::vector<std::uint64_t>& values) {
 }
 
 }  // namespace
+
+std::string grouped(std::uint64_t number) {
+  std::string digits = std::to_string(number);
+  for (std::size_t at = digits.size(); at > 3;) digits.insert(at -= 3, 1, ',');
+  return digits;
+}
 
 std::string printable(const std::string& text) {
   const nlohmann::json value = text;

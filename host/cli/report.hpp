@@ -38,6 +38,8 @@ std::string to_json(const RunReport& report);
 std::string to_text(const RunReport& report);
 
 // What the reports of several commands have in common.
+/// With a comma after each three digits, for people.
+std::string grouped(std::uint64_t number);
 nlohmann::ordered_json faults_json(const FaultStats& faults);
 std::string describe_faults(const FaultStats& faults);
 std::string describe_moves(const Stats& stats);

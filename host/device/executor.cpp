@@ -51,7 +51,7 @@ std::string describe(const Launch& launch) {
   std::array<char, 160> where{};
   std::snprintf(where.data(), where.size(), "block (%u,%u,%u), thread (%u,%u,%u): ", launch.block.x,
                 launch.block.y, launch.block.z, launch.thread.x, launch.thread.y, launch.thread.z);
-  return std::string("kernel '") + launch.body.name + "', " + where.data() + launch.message.data();
+  return std::string("kernel ") + launch.body.name + ", " + where.data() + launch.message.data();
 }
 
 }  // namespace

@@ -57,6 +57,7 @@ class Output(CliTest):
             process = self.aprime("demo", path, *options)
             self.assertEqual((process.returncode, process.stderr), (0, b""))
             self.assertIn(b"Everybody saw the same bytes", process.stdout)
+            self.assertRegex(process.stdout, rb"  \d+,\d{3} of them are lower-case letters")
             # It is this process that reads, as any other would.
             self.assertNotIn(b"Another process", process.stdout)
             self.assertEqual(self.content(path), data.upper())
