@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -16,10 +17,12 @@ namespace aprime::mount {
 /// An object of the source tree that the kernel knows. Lives from its first lookup until the kernel has
 /// forgotten every one of them, which is after the last open file on it was closed.
 struct Inode {
-  Inode(os::TreeNode held, os::FileIdentity named) noexcept : node(std::move(held)), identity(named) {}
+  Inode(os::TreeNode held, os::FileIdentity named, bool is_dir) noexcept
+      : node(std::move(held)), identity(named), is_directory(is_dir) {}
 
   const os::TreeNode node;
   const os::FileIdentity identity;
+  const bool is_directory;
 
   /// Passed by every request for the bytes of a regular file; closed while it changes who serves them.
   mutable ServingGate gate;
@@ -39,7 +42,10 @@ struct Inode {
 
  private:
   friend class InodeTable;
-  std::uint64_t lookups = 0;  // guarded by the table's mutex
+  // Guarded by the table's mutex.
+  std::uint64_t lookups = 0;
+  /// How many lookups of all objects there had been by the last one of this.
+  std::uint64_t looked_up_at = 0;
 };
 
 /// The objects that the kernel knows, one for each (device, inode number): every name of a file leads to the
@@ -60,6 +66,12 @@ class InodeTable {
   const Inode* address_of(const os::FileIdentity& identity) noexcept;
   /// All that may be stored to. \throws std::bad_alloc
   std::vector<os::FileIdentity> stored_to();
+  /// How many the kernel knows.
+  std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
+  /// As many of those that are no directories, looked up least recently. From now on they count as looked up
+  /// just now: those that the kernel keeps shall not be the first the next time, too.
+  /// \throws std::bad_alloc
+  std::vector<std::shared_ptr<Inode>> take_oldest(std::size_t count);
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
   void forget(Inode& inode, std::uint64_t lookups) noexcept;
 
@@ -73,6 +85,9 @@ class InodeTable {
   const std::unique_ptr<Inode> root_;
   sync::Mutex mutex_{sync::LockRank::inodes};
   std::unordered_map<os::FileIdentity, std::shared_ptr<Inode>, Hash> known_ APRIME_GUARDED_BY(mutex_);
+  std::uint64_t lookups_ APRIME_GUARDED_BY(mutex_) = 0;
+  /// Of `known_`, to be looked at without the lock.
+  std::atomic<std::size_t> size_{0};
 };
 
 }  // namespace aprime::mount

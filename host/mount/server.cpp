@@ -65,6 +65,7 @@ Server::Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source
     // Served by the workers.
     struct ::stat s {};
     if (::stat(mountpoint_.c_str(), &s) == 0) device_.store(s.st_dev);
+    evictor_.emplace(source_, session_->fuse());
     start_calls(options);
     ender_ = os::start_quiet_thread([this] {
       workers_.wait();
@@ -196,6 +197,7 @@ void Server::unmount() noexcept {
   is_unmounted_ = true;
   // While requests are served still: calls may wait for them.
   calls_->stop();
+  evictor_->stop();
   bool is_detached = session_->has_ended();
   try {
     // Also of programs that have gone on since it was unmounted.

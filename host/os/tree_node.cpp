@@ -30,6 +30,14 @@ class ProcPath {
 
 int error_of(int result) noexcept { return result == -1 ? errno : 0; }
 
+int read_link_at(int directory, const char* path, std::string* target) {
+  target->resize(PATH_MAX);
+  const ssize_t n = ::readlinkat(directory, path, target->data(), target->size());
+  if (n < 0) return errno;
+  target->resize(static_cast<std::size_t>(n));
+  return 0;
+}
+
 constexpr std::uint64_t kBeneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 
 ::open_how how_to_open(int flags, mode_t mode, std::uint64_t resolve) noexcept {
@@ -56,18 +64,9 @@ int TreeNode::stat(struct ::stat* out) const noexcept { return error_of(sys::fst
 
 int TreeNode::stat_fs(struct ::statvfs* out) const noexcept { return error_of(::fstatvfs(fd_.get(), out)); }
 
-bool TreeNode::is_symlink() const noexcept {
-  struct ::stat s {};
-  return stat(&s) == 0 && S_ISLNK(s.st_mode);
-}
+int TreeNode::read_link(std::string* target) const { return read_link_at(fd_.get(), "", target); }
 
-int TreeNode::read_link(std::string* target) const {
-  target->resize(PATH_MAX);
-  const ssize_t n = ::readlinkat(fd_.get(), "", target->data(), target->size());
-  if (n < 0) return errno;
-  target->resize(static_cast<std::size_t>(n));
-  return 0;
-}
+int TreeNode::path(std::string* out) const { return read_link_at(AT_FDCWD, ProcPath(fd_.get()).get(), out); }
 
 int TreeNode::look_up(const char* name, TreeNode* found) const noexcept {
   Descriptor fd(sys::openat2(fd_.get(), name, how_to_open(O_PATH | O_NOFOLLOW, 0, RESOLVE_BENEATH)));
@@ -162,7 +161,6 @@ int TreeNode::truncate(off_t size) const noexcept {
 }
 
 int TreeNode::get_xattr(const char* name, char* value, std::size_t* size) const noexcept {
-  if (is_symlink()) return EOPNOTSUPP;
   const ssize_t n = ::getxattr(ProcPath(fd_.get()).get(), name, value, *size);
   if (n < 0) return errno;
   *size = static_cast<std::size_t>(n);
@@ -170,7 +168,6 @@ int TreeNode::get_xattr(const char* name, char* value, std::size_t* size) const 
 }
 
 int TreeNode::list_xattr(char* names, std::size_t* size) const noexcept {
-  if (is_symlink()) return EOPNOTSUPP;
   const ssize_t n = ::listxattr(ProcPath(fd_.get()).get(), names, *size);
   if (n < 0) return errno;
   *size = static_cast<std::size_t>(n);
@@ -178,12 +175,10 @@ int TreeNode::list_xattr(char* names, std::size_t* size) const noexcept {
 }
 
 int TreeNode::set_xattr(const char* name, std::span<const char> value, int flags) const noexcept {
-  if (is_symlink()) return EOPNOTSUPP;
   return error_of(::setxattr(ProcPath(fd_.get()).get(), name, value.data(), value.size(), flags));
 }
 
 int TreeNode::remove_xattr(const char* name) const noexcept {
-  if (is_symlink()) return EOPNOTSUPP;
   return error_of(::removexattr(ProcPath(fd_.get()).get(), name));
 }
 

@@ -29,6 +29,8 @@ class TreeNode {
   [[nodiscard]] int stat(struct ::stat* out) const noexcept;
   [[nodiscard]] int stat_fs(struct ::statvfs* out) const noexcept;
   [[nodiscard]] int read_link(std::string* target) const;
+  /// Where it is now, if it has a name still; one of its names, if it has several.
+  [[nodiscard]] int path(std::string* out) const;
 
   // On the entry `name` of this directory.
   [[nodiscard]] int look_up(const char* name, TreeNode* found) const noexcept;
@@ -63,7 +65,7 @@ class TreeNode {
   [[nodiscard]] int set_times(std::span<const timespec, 2> times) const noexcept;
   [[nodiscard]] int truncate(off_t size) const noexcept;
 
-  // Extended attributes. Symbolic links have none here (EOPNOTSUPP). `*size`: in, the room; out, what is
+  // Extended attributes. `*size`: in, the room; out, what is
   // used, or needed where the room was 0.
   [[nodiscard]] int get_xattr(const char* name, char* value, std::size_t* size) const noexcept;
   [[nodiscard]] int list_xattr(char* names, std::size_t* size) const noexcept;
@@ -72,7 +74,6 @@ class TreeNode {
 
  private:
   explicit TreeNode(Descriptor fd) noexcept : fd_(std::move(fd)) {}
-  bool is_symlink() const noexcept;
   int create_by(const char* path, int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept;
 
   Descriptor fd_;

@@ -285,5 +285,28 @@ class Tree(MountedTest):
         self.assertEqual(os.listdir(outside), ["secret"])
 
 
+class ManyFiles(MountedTest):
+    """The kernel keeps in mind what programs have looked at, and each of these is a descriptor."""
+
+    def test_a_tree_larger_than_the_limit_on_open_files(self):
+        for directory in range(3):
+            os.makedirs(self.plain("t", str(directory)))
+            for n in range(1000):
+                with open(self.plain("t", str(directory), f"file-{n}"), "w", encoding="ascii") as f:
+                    f.write(f"{directory} {n}")
+        self.start_mount(prefix=("prlimit", "--nofile=1000:1000"))
+        kept = [open(self.at("t", "0", f"file-{n}"), encoding="ascii") for n in range(0, 1000, 5)]
+        self.addCleanup(lambda: [f.close() for f in kept])
+        for _ in range(2):
+            self.assertEqual(len(self.run_program("ls", "-lR", self.at("t")).splitlines()), 3014)
+        for n in range(1000):
+            os.rename(self.at("t", "1", f"file-{n}"), self.at("t", "1", f"renamed-{n}"))
+        for n in range(1000):
+            self.assertEqual(self.content(self.at("t", "1", f"renamed-{n}")), f"1 {n}".encode())
+            self.assertEqual(self.content(self.at("t", "2", f"file-{n}")), f"2 {n}".encode())
+        self.assertEqual([f.read() for f in kept], [f"0 {n}" for n in range(0, 1000, 5)])
+        self.run_program("rm", "-r", self.at("t"))
+
+
 if __name__ == "__main__":
     unittest.main()
