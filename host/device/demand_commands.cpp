@@ -203,7 +203,7 @@ Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
   return {opened, status.is_ok() ? published : status};
 }
 
-Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
+Progress DemandRegion::take(PagingOp op, GranuleRange run, Wait wait) noexcept {
   Paging& paging = source_.paging();
   std::array<Paging::Ticket, kCommandsMax> tickets;
   GranuleCount done{0};
@@ -216,7 +216,8 @@ Progress DemandRegion::take(PagingOp op, GranuleRange run) noexcept {
       tickets[i] = paging.post(command_for(run.first + GranuleCount{done.value + i}));
     for (std::size_t i = 0; i < now; ++i) {
       const GranuleIndex g = run.first + done;
-      const Status status = paging.await_release(tickets[i], command_for(g));
+      const Status status = wait == Wait::for_release ? paging.await_release(tickets[i], command_for(g))
+                                                      : paging.await_unless_pinned(tickets[i]);
       if (!status.is_ok()) {
         // The commands are executed in the end, or not; nor are the others waited for, of the same go.
         for (GranuleIndex left = g; left < end; ++left.value) note_unsure(left);

@@ -79,35 +79,21 @@ Progress DemandRegion::grant_write(GranuleRange run) noexcept {
   return p;
 }
 
-Progress DemandRegion::protect(GranuleRange run) noexcept {
+Progress DemandRegion::take_rights(PagingOp op, GranuleRange run, Wait wait) noexcept {
   const std::shared_lock shared(gate_);
+  const std::uint64_t paged = paged_count(run);
+  if (wait == Wait::none && paged != 0)
+    return {GranuleCount{0}, {Errc::resources, EAGAIN, params_.granule.offset_of(run.first)}};
+  const bool all = op == PagingOp::revoke;
   const Progress p = in_two_parts(
-      run, paged_count(run), [&](GranuleRange r) { return take(PagingOp::protect, r); },
-      [&](GranuleRange r) { return FramedRegion::protect(r); });
-  note_rights(p, run, PageEntry::kRead);
-  return p;
-}
-
-Progress DemandRegion::release(GranuleRange run) noexcept {
-  const std::shared_lock shared(gate_);
-  const Progress p = in_two_parts(
-      run, paged_count(run),
+      run, paged,
       [&](GranuleRange r) {
-        const Progress taken = take(PagingOp::revoke, r);
-        static_cast<void>(FramedRegion::release({r.first, taken.done}));
+        const Progress taken = take(op, r, wait);
+        if (all) static_cast<void>(FramedRegion::release({r.first, taken.done}));
         return taken;
       },
-      [&](GranuleRange r) { return FramedRegion::release(r); });
-  note_rights(p, run, 0);
-  return p;
-}
-
-Progress DemandRegion::try_take(GranuleRange run, std::uint64_t kept) noexcept {
-  const std::shared_lock shared(gate_);
-  if (paged_count(run) != 0)
-    return {GranuleCount{0}, {Errc::resources, EAGAIN, params_.granule.offset_of(run.first)}};
-  const Progress p = kept != 0 ? FramedRegion::protect(run) : FramedRegion::release(run);
-  note_rights(p, run, kept);
+      [&](GranuleRange r) { return all ? FramedRegion::release(r) : FramedRegion::protect(r); });
+  note_rights(p, run, all ? 0 : PageEntry::kRead);
   return p;
 }
 
@@ -133,7 +119,7 @@ Status DemandRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<cons
   if (!is_paged(g)) return FramedRegion::write_copy(g, offset, from);
   const GranuleRange granule{g, GranuleCount{1}};
   // All or nothing: who loads meanwhile faults, and waits for the granule.
-  Status status = take(PagingOp::revoke, granule).status;
+  Status status = take(PagingOp::revoke, granule, Wait::for_release).status;
   if (status.is_ok()) status = write_part(g, offset.value, from);
   // If the frame cannot be opened, the next fault tries again (`restore`).
   if (status.is_ok()) static_cast<void>(publish(granule, Right::read));

@@ -36,10 +36,18 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   Progress fill(GranuleRange run, HomePort& home) noexcept override;
   Progress adopt(GranuleRange run) noexcept override;
   Progress grant_write(GranuleRange run) noexcept override;
-  Progress protect(GranuleRange run) noexcept override;
-  Progress release(GranuleRange run) noexcept override;
-  Progress try_protect(GranuleRange run) noexcept override { return try_take(run, detail::PageEntry::kRead); }
-  Progress try_release(GranuleRange run) noexcept override { return try_take(run, 0); }
+  Progress protect(GranuleRange run) noexcept override {
+    return take_rights(detail::PagingOp::protect, run, Wait::for_release);
+  }
+  Progress release(GranuleRange run) noexcept override {
+    return take_rights(detail::PagingOp::revoke, run, Wait::for_release);
+  }
+  Progress try_protect(GranuleRange run, bool may_ask) noexcept override {
+    return take_rights(detail::PagingOp::protect, run, may_ask ? Wait::for_answer : Wait::none);
+  }
+  Progress try_release(GranuleRange run, bool may_ask) noexcept override {
+    return take_rights(detail::PagingOp::revoke, run, may_ask ? Wait::for_answer : Wait::none);
+  }
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
   Status write_copy(GranuleIndex g, ByteCount offset, std::span<const std::byte> from) noexcept override;
@@ -52,6 +60,9 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   PagedRegion& paged() noexcept { return *this; }
 
  private:
+  /// For device threads: until they have let go; until they have said whether they have; not at all.
+  enum class Wait : std::uint8_t { for_release, for_answer, none };
+
   // PagedRegion
   void prepare_session() override;
   void enter_session() noexcept override;
@@ -77,10 +88,10 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   /// Lets device threads use granules: opens the frames, then the entries.
   Progress publish(GranuleRange run, Right right) noexcept;
   /// Takes the write right, or all. Stops where device threads do not let go.
-  Progress take(detail::PagingOp op, GranuleRange run) noexcept;
+  Progress take(detail::PagingOp op, GranuleRange run, Wait wait) noexcept;
 
-  /// Takes all rights but `kept`, unless a kernel that runs may hold one by a pin.
-  Progress try_take(GranuleRange run, std::uint64_t kept) noexcept;
+  /// The same in a session or out of it.
+  Progress take_rights(detail::PagingOp op, GranuleRange run, Wait wait) noexcept;
 
   /// How many granules of the run, from its first on, a kernel may fault on: a file may have grown since its
   /// table was made.

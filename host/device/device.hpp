@@ -96,10 +96,11 @@ class Region {
   /// Takes every right and forgets the bytes. When it returns no device thread can still load. Valid answers:
   /// ok; resources (nothing was taken).
   virtual Progress release(GranuleRange run) noexcept = 0;
-  /// The same two for callers that may not wait for device threads: where one might have to be waited for
-  /// before it lets go, the answer is resources with EAGAIN, and nothing was taken.
-  virtual Progress try_protect(GranuleRange run) noexcept { return protect(run); }
-  virtual Progress try_release(GranuleRange run) noexcept { return release(run); }
+  /// The same two for callers that do not wait until device threads let go: where they have to, the answer is
+  /// resources with EAGAIN, and of the right nothing is known but that they have no more than before. With
+  /// `may_ask` they are asked to, and answer at once; else they are not, and keep what they have.
+  virtual Progress try_protect(GranuleRange run, bool /*may_ask*/) noexcept { return protect(run); }
+  virtual Progress try_release(GranuleRange run, bool /*may_ask*/) noexcept { return release(run); }
   /// How many bytes `fill` and `copy_home` should be given at once where there are that many: enough to work
   /// at full speed. Nobody else gets at a granule of the run meanwhile, so no more than take some
   /// milliseconds. A lease of more is filled in two halves of that at a time.

@@ -274,6 +274,12 @@ Status Paging::await_release(Ticket ticket, const PagingCommand& command) noexce
   }
 }
 
+Status Paging::await_unless_pinned(Ticket ticket) noexcept {
+  const Status status = await(ticket);
+  if (!status.is_ok() || answer_to(ticket) == (ticket + 1) << 1) return status;
+  return {Errc::resources, EAGAIN, {}};
+}
+
 void Paging::take_back_if_stopping(std::span<std::uint64_t> entries) noexcept {
   if (is_stopping()) static_cast<void>(await(post(close_of(entries))));
 }

@@ -58,11 +58,12 @@ enum class Patience : std::uint8_t {
   /// Waits for them, but not for one that is being recalled from a mount: that one is left alone. For those
   /// whom the recall may be waiting for.
   unless_recalled,
-  /// Leaves them as they are (background work must not queue behind a long launch). Who wants them pinned is
-  /// told so by EAGAIN.
+  /// Leaves them as they are (background work must not queue behind a long launch), and so what threads of a
+  /// running kernel have pinned. Who wants them pinned, or would have to take them from there, is told so by
+  /// EAGAIN.
   skip,
-  /// Leaves them as they are, too, and also what a device would have to be waited for to let go. For those
-  /// who may wait for nobody.
+  /// Leaves them as they are, too, and does not even ask threads of a running kernel. For those who may wait
+  /// for nobody.
   at_once,
 };
 constexpr bool leaves_busy_alone(Patience p) noexcept {

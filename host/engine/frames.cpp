@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <chrono>
 #include <ctime>
 #include <thread>
@@ -66,8 +67,10 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
       const DeviceSlot::FileUse use(slot, claim.frame, claim.victim);
       if (use.get() == nullptr) continue;
       const Status status = use.get()->evict(device, claim.victim.granule);
+      // Threads of a running kernel have it pinned: there are others, and it may be free the next time.
+      const bool is_pinned = status.system_error == EAGAIN;
       // Where it failed may be in another file; the place that is told is the one that was asked for.
-      if (!status.is_ok()) why = {status.code, status.system_error, why.offset, status.reason};
+      if (!status.is_ok() && !is_pinned) why = {status.code, status.system_error, why.offset, status.reason};
       if (++failures < patience) continue;
     }
     // Each frame was asked for about twice. Those that could not be written home will not be soon.

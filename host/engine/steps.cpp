@@ -35,9 +35,10 @@ Status CoherentFile::protect(Run& run, const Demand& demand) noexcept {
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   if (run.state.owner.is_device()) {
     device::Region& region = *regions_[run.state.owner.device_number()];
-    const bool at_once = demand.patience == Patience::at_once;
-    return settle(run, at_once ? region.try_protect(run.range) : region.protect(run.range), Step::protect,
-                  requester);
+    const bool may_ask = demand.patience != Patience::at_once;
+    const Progress p = leaves_busy_alone(demand.patience) ? region.try_protect(run.range, may_ask)
+                                                          : region.protect(run.range);
+    return settle(run, p, Step::protect, requester);
   }
   if (run.state.owner.is_mount()) return recall(run, requester);
   const ViewGate::Pass pass(view_gate_);
@@ -95,8 +96,9 @@ Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId reque
                              Patience patience) noexcept {
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   device::Region& region = *regions_[device];
+  const bool may_ask = patience != Patience::at_once;
   const Progress p =
-      patience == Patience::at_once ? region.try_release(run.range) : region.release(run.range);
+      leaves_busy_alone(patience) ? region.try_release(run.range, may_ask) : region.release(run.range);
   mark_clean({run.range.first, p.done}, device);
   free_frames({run.range.first, p.done}, device);
   return settle(run, p, step, requester);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <numeric>
 #include <thread>
 
@@ -23,6 +24,15 @@ Bytes words_of(std::size_t count, unsigned value) {
 }
 
 constexpr std::size_t kWords = kGranule / sizeof(unsigned);
+
+class Elapsed {
+ public:
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begin_ = Clock::now();
+};
 
 TEST_P(Demand, a_kernel_sees_the_file_and_the_cpu_sees_its_stores) {
   World world(GetParam());
@@ -282,6 +292,9 @@ TEST_P(Demand, a_grid_that_fills_the_device_may_fault_everywhere) {
 using SoftwarePagedDemand = Contract;
 APRIME_LEASING_SUITE(SoftwarePagedDemand);
 
+/// For so long the host waits for a granule that threads of a kernel have pinned.
+constexpr double kPinWaitSeconds = 30;
+
 /// Loads take no pin, and granules come and go all the time: device memory has not room for all.
 TEST_P(SoftwarePagedDemand, a_load_sees_no_half_of_a_write) {
   World world(GetParam(), {.device_memory = ByteCount{16 * kGranule}});
@@ -328,6 +341,25 @@ TEST_P(SoftwarePagedDemand, a_pin_that_the_cpu_waits_for_holds_up_nobody_else) {
   EXPECT_EQ(pinned.host<const unsigned>()[0], 1U);
   unsigned stored = 0;
   for (std::size_t g = 0; g < kGranules; ++g) stored += others.host<const unsigned>()[g * kWordsOfPage];
+  EXPECT_EQ(stored, kGranules);
+}
+
+/// Room is made where nobody has a pin.
+TEST_P(SoftwarePagedDemand, a_pin_is_not_waited_for_where_room_is_wanted) {
+  constexpr std::size_t kGranules = 100;
+  World world(GetParam(), {.device_memory = ByteCount{16 * kGranule}});
+  const Mapping pinned = world.map_new(Bytes(kGranule));
+  const Mapping others = world.map_new(Bytes(kGranules * kGranule));
+  const Mapping ended = world.map_new(Bytes(kGranule));
+  const Elapsed elapsed;
+  world.runtime()
+      .launch({{2}, {32}}, PinWhileOthersFault{}, demand_read_write(pinned), demand_read_write(others),
+              kWords, aprime::read_write(ended))
+      .wait();
+  EXPECT_LT(elapsed.seconds(), kPinWaitSeconds / 2);
+  EXPECT_EQ(pinned.host<const unsigned>()[0], 1U);
+  unsigned stored = 0;
+  for (std::size_t g = 0; g < kGranules; ++g) stored += others.host<const unsigned>()[g * kWords];
   EXPECT_EQ(stored, kGranules);
 }
 
