@@ -60,10 +60,12 @@ struct BfsKernel {
   APRIME_DEVICE static unsigned copy_neighbours(const device_span<const std::uint32_t>& columns,
                                                 std::uint64_t edge, std::uint64_t end,
                                                 std::uint32_t (&neighbours)[kBatch]) {
-    const auto pinned = columns.pin_span(edge, end - edge < kBatch ? end - edge : kBatch);
-    const unsigned batch = static_cast<unsigned>(pinned.size());
-    for (unsigned n = 0; n < batch; ++n) neighbours[n] = pinned[n];
-    return batch;
+    const std::uint64_t batch = end - edge < kBatch ? end - edge : kBatch;
+    // Each lane has an edge of its own.
+    return static_cast<unsigned>(
+        columns.with_pinned(edge, batch, [&](const std::uint32_t* pinned, std::size_t size) {
+          for (std::size_t n = 0; n < size; ++n) neighbours[n] = pinned[n];
+        }));
   }
 
   APRIME_DEVICE void visit(std::uint32_t neighbour, std::uint64_t edge,

@@ -162,10 +162,10 @@ class ElementReference {
 ///
 /// On software-paged devices each access looks at a page table: `load` before and after it, the others by an
 /// atomic operation before and one after it for all lanes of a warp that touch the same granule. `pin_span`
-/// does that once for many elements. An access beyond the end, and one that cannot be served (I/O error,
-/// truncated file), ends the kernel with a `DeviceFaultStatus` that says where. (The granule in which a
-/// truncated file ends is served whole; what is stored to it beyond the end is dropped.) Not to be used in a
-/// `noexcept` destructor.
+/// and `with_pinned` do that once for many elements. An access beyond the end, and one that cannot be served
+/// (I/O error, truncated file), ends the kernel with a `DeviceFaultStatus` that says where. (The granule in
+/// which a truncated file ends is served whole; what is stored to it beyond the end is dropped.) Not to be
+/// used in a `noexcept` destructor.
 template <class T>
 class device_span {
  public:
@@ -236,18 +236,34 @@ class device_span {
 
   /// Elements from `first` on, at most `count` and as many as lie in the same granule. To store to them if T
   /// is not const. \pre count > 0
+  ///
+  /// For visits that the lanes of a warp make together, to one granule. Where each may go to another, use
+  /// `with_pinned`: a GPU's lanes may go on together only, so that those that have their granules keep them
+  /// until the last one has its own, and the kernel fails if device memory has no room for all.
   APRIME_DEVICE PinnedSpan<T> pin_span(std::size_t first, std::size_t count) const noexcept {
-    const std::uint64_t at = place_of(first, !std::is_const_v<T>);
-    const std::uint64_t in_granule = at & granule_mask();
-    const std::uint64_t to_end = (granule_mask() + 1 - in_granule) / sizeof(T);
-    std::uint64_t size = count < size_ - first ? count : size_ - first;
-    if (size > to_end) size = to_end;
+    const std::uint64_t at = place_of(first, kStores);
+    const std::size_t size = size_in_granule(at, first, count);
     if (window_.base != nullptr) return {reinterpret_cast<T*>(window_.base + at), size, nullptr};
     std::uint64_t* const entry = &window_.entries[at >> window_.log2_granule];
     std::byte* const granule =
-        detail::pin(window_, at >> window_.log2_granule, !std::is_const_v<T>,
-                    detail::lanes_at(entry, std::is_const_v<T> ? detail::Want::read : detail::Want::write));
-    return {reinterpret_cast<T*>(granule + in_granule), size, entry};
+        detail::pin(window_, at >> window_.log2_granule, kStores,
+                    detail::lanes_at(entry, kStores ? detail::Want::write : detail::Want::read));
+    return {reinterpret_cast<T*>(granule + (at & granule_mask())), size, entry};
+  }
+  /// Calls `use(T* elements, std::size_t size)` for the elements that `pin_span` would give; returns `size`.
+  /// They stay where they are until `use` returns, in which the thread must wait for nothing: another
+  /// granule's fault, a CPU's store, a barrier, the warp's other lanes. \pre count > 0
+  template <class Use>
+  APRIME_DEVICE std::size_t with_pinned(std::size_t first, std::size_t count, const Use& use) const noexcept {
+    const std::uint64_t at = place_of(first, kStores);
+    const std::size_t size = size_in_granule(at, first, count);
+    if (window_.base != nullptr)
+      use(reinterpret_cast<T*>(window_.base + at), size);
+    else
+      detail::use_pinned(window_, at >> window_.log2_granule, kStores, [&](std::byte* granule) {
+        use(reinterpret_cast<T*>(granule + (at & granule_mask())), size);
+      });
+    return size;
   }
 
   /// A part. \pre first + count <= size()
@@ -262,6 +278,9 @@ class device_span {
   template <class U>
   friend class device_span;
 
+  /// Whether a pin is to store.
+  static constexpr bool kStores = !std::is_const_v<T>;
+
   APRIME_DEVICE std::uint64_t granule_mask() const noexcept {
     return (std::uint64_t{1} << window_.log2_granule) - 1;
   }
@@ -270,17 +289,21 @@ class device_span {
     if (i >= size_) detail::fail_outside(window_, first_ + i * sizeof(T), write);
     return first_ + i * sizeof(T);
   }
+  /// Of `count` elements from `first` on, which is at byte `at`, how many there are in its granule.
+  APRIME_DEVICE std::size_t size_in_granule(std::uint64_t at, std::size_t first,
+                                            std::size_t count) const noexcept {
+    const std::uint64_t to_end = (granule_mask() + 1 - (at & granule_mask())) / sizeof(T);
+    const std::uint64_t size = count < size_ - first ? count : size_ - first;
+    return size < to_end ? size : to_end;
+  }
   template <class Use>
   APRIME_DEVICE auto change(std::size_t i, const Use& use) const noexcept {
     const std::uint64_t at = place_of(i, true);
     if (window_.base != nullptr) return use(reinterpret_cast<T*>(window_.base + at));
-    const std::uint64_t granule = at >> window_.log2_granule;
-    std::uint64_t* const entry = &window_.entries[granule];
-    const detail::WarpLanes lanes = detail::lanes_at(entry, detail::Want::write);
-    std::byte* const bytes = detail::pin(window_, granule, true, lanes);
-    const auto result = use(reinterpret_cast<T*>(bytes + (at & granule_mask())));
-    lanes.sync();
-    if (lanes.leads()) detail::unpin(entry, lanes.count());
+    decltype(use(static_cast<T*>(nullptr))) result{};
+    detail::use_pinned(window_, at >> window_.log2_granule, true, [&](std::byte* granule) {
+      result = use(reinterpret_cast<T*>(granule + (at & granule_mask())));
+    });
     return result;
   }
 

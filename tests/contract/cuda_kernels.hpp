@@ -23,6 +23,7 @@ using DemandReadWrite = DemandBytes<Right::read_write>;
   KERNEL(AtomicIncrement, ReadWrite, std::size_t)                                       \
   KERNEL(AtomicOnReadLease, Read)                                                       \
   KERNEL(ChangeEach64, DemandReadWrite, DemandReadWrite)                                \
+  KERNEL(ChangeScattered, DemandReadWrite, std::size_t, unsigned)                       \
   KERNEL(CopyBytes, Read, ReadWrite)                                                    \
   KERNEL(CopyBytes, Read, Write)                                                        \
   KERNEL(CopyElements, DemandRead, DemandReadWrite, std::size_t)                        \

@@ -93,6 +93,21 @@ struct PinWhileOthersFault {
   }
 };
 
+/// In each round a warp's lanes change granules of their own: add to the first and the last word, and store
+/// to one of theirs.
+struct ChangeScattered {
+  APRIME_DEVICE void operator()(device_span<unsigned> words, std::size_t per_granule, unsigned rounds) const {
+    const std::size_t granules = words.size() / per_granule;
+    for (unsigned round = 0; round < rounds; ++round) {
+      const std::size_t at = (first_index() + round * 7) % granules * per_granule;
+      words.atomic_add(at, 1);
+      words.store(at + 1 + first_index(), round + 1);
+      words.with_pinned(at + per_granule - 2, 9,
+                        [](unsigned* last, std::size_t size) { atomicAdd(&last[size - 1], 1); });
+    }
+  }
+};
+
 /// A warp for each granule: adds up the words of its elements.
 struct AddGranules {
   APRIME_DEVICE void operator()(device_span<const unsigned> words, std::size_t per_granule,

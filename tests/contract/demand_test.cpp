@@ -344,6 +344,25 @@ TEST_P(SoftwarePagedDemand, a_pin_that_the_cpu_waits_for_holds_up_nobody_else) {
   EXPECT_EQ(stored, kGranules);
 }
 
+/// More granules at once than device memory has room for: no lane may keep its own until the others have
+/// theirs, as those of a GPU would if they went on together only.
+TEST_P(SoftwarePagedDemand, a_warp_may_store_to_more_granules_than_there_are_frames) {
+  constexpr std::size_t kGranules = 40;
+  constexpr unsigned kRounds = 40;
+  World world(GetParam(), {.device_memory = ByteCount{16 * kGranule}});
+  const Mapping m = world.map_new(Bytes(kGranules * kGranule));
+  const Elapsed elapsed;
+  world.runtime().launch({{1}, {32}}, ChangeScattered{}, demand_read_write(m), kWords, kRounds).wait();
+  EXPECT_LT(elapsed.seconds(), kPinWaitSeconds / 2);
+  unsigned first = 0, last = 0;
+  for (std::size_t g = 0; g < kGranules; ++g) {
+    first += m.host<const unsigned>()[g * kWords];
+    last += m.host<const unsigned>()[(g + 1) * kWords - 1];
+  }
+  EXPECT_EQ(first, 32 * kRounds);
+  EXPECT_EQ(last, 32 * kRounds);
+}
+
 /// Room is made where nobody has a pin.
 TEST_P(SoftwarePagedDemand, a_pin_is_not_waited_for_where_room_is_wanted) {
   constexpr std::size_t kGranules = 100;

@@ -138,25 +138,55 @@ APRIME_DEVICE inline void wait_for_right(const PagedWindow& window, std::uint64_
   }
 }
 
-/// Pins a granule for all lanes, and says where its bytes are.
+/// Pins a granule for all lanes, and says where its bytes are; null, and no pin, if the right is missing.
+APRIME_DEVICE inline std::byte* try_pin(const PagedWindow& window, std::uint64_t granule, bool write,
+                                        WarpLanes lanes) noexcept {
+  std::uint64_t* const entry = &window.entries[granule];
+  std::uint64_t seen = 0;
+  if (lanes.leads()) {
+    seen = DeviceWord<std::uint64_t>(*entry).fetch_add(lanes.count() * PageEntry::kPin, order::acquire);
+    if (!is_usable(seen, write)) {
+      unpin(entry, lanes.count());
+      seen = 0;
+    }
+  }
+  seen = lanes.broadcast(seen);
+  if (seen == 0) return nullptr;
+  lanes.sync();
+  return window.frames + ((seen >> PageEntry::kFrameShift) << window.log2_frame);
+}
+
+/// The same, when the host has given the right. Where this returns, lanes with the pin may be made to wait
+/// for others of their warp that want another granule, and wait for the host: see `use_pinned`.
 APRIME_DEVICE inline std::byte* pin(const PagedWindow& window, std::uint64_t granule, bool write,
                                     WarpLanes lanes) noexcept {
-  std::uint64_t* const entry = &window.entries[granule];
   for (;;) {
-    std::uint64_t seen = 0;
-    if (lanes.leads()) {
-      seen = DeviceWord<std::uint64_t>(*entry).fetch_add(lanes.count() * PageEntry::kPin, order::acquire);
-      if (!is_usable(seen, write)) {
-        unpin(entry, lanes.count());
-        seen = 0;
-      }
-    }
-    seen = lanes.broadcast(seen);
-    if (seen != 0) {
-      lanes.sync();
-      return window.frames + ((seen >> PageEntry::kFrameShift) << window.log2_frame);
-    }
+    if (std::byte* const bytes = try_pin(window, granule, write, lanes)) return bytes;
     wait_for_right(window, granule, write, lanes);
+  }
+}
+
+/// Calls `use(bytes)` while the granule is pinned for the caller.
+///
+/// Lanes of a warp that want different granules go round the loop at different times. A GPU lets those that
+/// have left it wait for the others, and these may wait for the host to make room, which it can where there
+/// is no pin: so nobody leaves the loop with one.
+template <class Use>
+APRIME_DEVICE void use_pinned(const PagedWindow& window, std::uint64_t granule, bool write,
+                              const Use& use) noexcept {
+  std::uint64_t* const entry = &window.entries[granule];
+  const WarpLanes lanes = lanes_at(entry, write ? Want::write : Want::read);
+  for (unsigned done = 0; done == 0;) {
+    if (std::byte* const bytes = try_pin(window, granule, write, lanes)) {
+      use(bytes);
+      lanes.sync();
+      if (lanes.leads()) unpin(entry, lanes.count());
+      done = 1;
+    } else {
+      wait_for_right(window, granule, write, lanes);
+    }
+    // Or the compiler would take the first branch out of the loop, behind the place where the lanes meet.
+    asm volatile("" : "+r"(done));
   }
 }
 
