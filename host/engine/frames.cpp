@@ -53,6 +53,7 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
   DeviceSlot& slot = *devices_[device];
   device::FramePool& pool = slot.device().frames();
   const FrameCount count = region.params().frames_per_granule;
+  assert(count <= pool.capacity() && "no launch may fault on such a file, and no lease of it fits");
   const std::uint64_t patience = 2 * (pool.capacity().value / count.value) + 16;
   std::uint64_t failures = 0;
   Status why{Errc::device_memory, 0, granule_.offset_of(g)};

@@ -1,6 +1,7 @@
 #include "host/engine/launch_queue.hpp"
 
 #include <cxxabi.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -204,6 +205,20 @@ struct LaunchQueue::Placement {
   std::vector<device::Region*> on_demand;
 };
 
+/// No fault on it could be served.
+void LaunchQueue::require_room_for_a_granule(const FileRequest& request) {
+  const std::uint64_t granule = request.file->granule().bytes().value;
+  const std::uint64_t memory = slot_.device().frames().capacity().value * slot_.device().frame_bytes().value;
+  if (granule <= memory) return;
+  throw Error(
+      Errc::device_memory,
+      fmt::format("{}: its granule of {} bytes is larger than the device's memory, which has {}; map it "
+                  "with a smaller granule or give the device more memory (DeviceOptions::memory, "
+                  "--device-memory)",
+                  request.file->path(), granule, memory),
+      request.file->path());
+}
+
 void LaunchQueue::place(Waiting& next, Placement& placement) {
   const Launch& launch = next.launch;
   const bool faults_in = slot_.device().info().hardware_paged && launch.grid;
@@ -220,6 +235,7 @@ void LaunchQueue::place(Waiting& next, Placement& placement) {
   for (const FileRequest& r : launch.requests) {
     device::Region& region = r.file->region(slot_.number());
     const auto size = static_cast<std::size_t>(r.range.size.value);
+    if (r.on_demand || faults_in) require_room_for_a_granule(r);
     if (r.on_demand) {
       const auto known = std::find(placement.on_demand.begin(), placement.on_demand.end(), &region);
       const auto n = static_cast<std::size_t>(known - placement.on_demand.begin());

@@ -57,6 +57,8 @@ class LaunchQueue {
   void stop() noexcept;
   void run() noexcept;
   void place(Waiting& next, Placement& placement);
+  /// \throws Error(device_memory)
+  void require_room_for_a_granule(const FileRequest& request);
   DeviceFaultStatus execute(Waiting& next) noexcept;
   /// \throws std::bad_alloc
   DeviceFaultStatus run_and_tell(Waiting& next);

@@ -272,6 +272,19 @@ TEST_P(Demand, what_iterators_point_to_is_exchanged_and_changed_in_place) {
   EXPECT_EQ(std::vector(words.begin(), words.end()), (std::vector<unsigned>{8, 7, 6, 5, 4, 3, 2, 1}));
 }
 
+TEST_P(Demand, a_granule_that_is_larger_than_device_memory_is_refused_at_once) {
+  World world(GetParam(), {.granule = ByteCount{kPage}, .device_memory = ByteCount{16 * kPage}});
+  const Mapping m = world.runtime().map(world.file(Bytes(32 * kPage)), Access::read_write,
+                                        {.granule = ByteCount{32 * kPage}});
+  const Elapsed elapsed;
+  const DeviceFaultStatus status =
+      world.runtime().launch({{1}, {1}}, StoreInto{}, demand_read_write(m), std::size_t{0}, 5U).status();
+  EXPECT_EQ(status.code, Errc::device_memory);
+  EXPECT_NE(status.message.find("a smaller granule"), std::string::npos) << status.message;
+  m.prefetch(all_of(m), 0, Right::read);
+  EXPECT_LT(elapsed.seconds(), 5) << "it will never fit";
+}
+
 /// As many warps as the device has room for, each of which waits for a granule of its own at the same time.
 TEST_P(Demand, a_grid_that_fills_the_device_may_fault_everywhere) {
   constexpr std::size_t kGranules = 4096;
