@@ -200,7 +200,11 @@ void add_cuda(Figures& figures) {
                       .threads = 256,
                       .rounds = 5,
                       .is_reported_only = false,
-                      .require = require_gpu,
+                      .require =
+                          [] {
+                            require_gpu();
+                            require_room_for_pager();
+                          },
                       .make_reference = [](ByteCount size, Runtime&) { return cuda_reference(size); }});
 }
 

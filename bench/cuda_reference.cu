@@ -194,6 +194,18 @@ std::unique_ptr<Reference> cuda_reference(ByteCount size) {
   return std::make_unique<CudaReference>(size.value);
 }
 
+void require_room_for_pager() {
+  constexpr int kRegistersMost = 56;  // see kernels/cuda/pager.cu
+  const auto* const kernel = reinterpret_cast<const void*>(
+      &detail::run_on_cuda<PinnedStream, DemandBytes<Right::read>, LeasedBytes<Right::read_write>>);
+  cudaFuncAttributes attributes{};
+  require(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+  require(attributes.numRegs <= kRegistersMost, "PinnedStream has " + std::to_string(attributes.numRegs) +
+                                                    " registers a thread, and beside more than " +
+                                                    std::to_string(kRegistersMost) +
+                                                    " the pager has no room");
+}
+
 bool can_use_mappings() {
   int can = 0;
   require(cudaDeviceGetAttribute(&can, cudaDevAttrPageableMemoryAccess, 0), "cudaDeviceGetAttribute");

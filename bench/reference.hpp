@@ -35,6 +35,10 @@ std::unique_ptr<Reference> emulated_reference(ByteCount size, Runtime& runtime);
 /// Of `size` bytes; plain CUDA.
 std::unique_ptr<Reference> cuda_reference(ByteCount size);
 
+/// \throws std::runtime_error if nvcc gave the kernel PinnedStream so many registers that the pager finds no
+/// room beside a grid of it: then its figures are of threads that serve their own faults.
+void require_room_for_pager();
+
 /// How a program without aprime gets a file's bytes to a kernel.
 enum class FilePath : std::uint8_t {
   read_and_copy,     ///< read(2), cudaMalloc, cudaMemcpy of pageable memory
