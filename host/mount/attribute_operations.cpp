@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string>
@@ -107,11 +108,39 @@ void get_xattr(fuse_req_t request, fuse_ino_t id, const char* name, std::size_t 
   });
 }
 
+/// Those that are shown to root only. (Values the kernel guards itself.)
+bool is_trusted(std::string_view name) noexcept { return name.starts_with("trusted."); }
+
+int list_names(const os::TreeNode& node, std::vector<char>* names) {
+  for (;;) {
+    std::size_t size = 0;
+    if (const int error = node.list_xattr(nullptr, &size); error != 0) return error;
+    names->resize(size);
+    const int error = size == 0 ? 0 : node.list_xattr(names->data(), &size);
+    if (error == ERANGE) continue;  // there are more by now
+    names->resize(size);
+    return error;
+  }
+}
+
 void list_xattr(fuse_req_t request, fuse_ino_t id, std::size_t room) {
   answer(request, [&](Source& source) {
-    const os::TreeNode& node = source.inode(id).node;
-    return reply_value(request, room,
-                       [&](char* names, std::size_t* size) { return node.list_xattr(names, size); });
+    const bool is_root = ::fuse_req_ctx(request)->uid == 0;
+    std::vector<char> names;
+    if (const int error = list_names(source.inode(id).node, &names); error != 0) return error;
+    std::string shown;
+    for (auto at = names.begin(); at != names.end();) {
+      const auto end = std::find(at, names.end(), '\0') + 1;
+      const std::string_view name(&*at, static_cast<std::size_t>(end - at));
+      if (is_root || !is_trusted(name)) shown += name;
+      at = end;
+    }
+    if (room != 0 && room < shown.size()) return ERANGE;
+    if (room == 0)
+      ::fuse_reply_xattr(request, shown.size());
+    else
+      ::fuse_reply_buf(request, shown.data(), shown.size());
+    return kReplied;
   });
 }
 

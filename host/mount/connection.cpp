@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "aprime/error.hpp"
 #include "host/mount/protocol.hpp"
 #include "host/mount/session.hpp"
+#include "host/os/failure.hpp"
 
 namespace aprime {
 namespace mount {
@@ -31,8 +31,10 @@ bool is_stale(const std::string& mountpoint) {
 
 os::MountEntry own_mount_of(const std::string& path) {
   const std::optional<os::MountEntry> found = os::mount_of(os::resolved_path(path));
-  if (!found || found->type != kFileSystemType)
-    refuse(path, ::access(path.c_str(), F_OK) != 0 ? std::strerror(errno) : "it lies on no mount of aprime");
+  if (!found || found->type != kFileSystemType) {
+    if (::access(path.c_str(), F_OK) != 0) throw os::open_failure(path, errno, Access::read);
+    refuse(path, "it lies on no mount of aprime");
+  }
   if (found->user && *found->user != ::geteuid())
     refuse(path, fmt::format("it lies on a mount of user {}, who alone may ask its process", *found->user));
   if (is_stale(found->point))

@@ -28,17 +28,19 @@ bool lies_in(const std::string& path, const std::string& directory) {
   return path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/');
 }
 
+[[noreturn]] void refuse_stale(const std::string& path) {
+  refuse(path, fmt::format("a stale mount is there, whose process is gone; remove it by `aprime unmount {}` "
+                           "(or fusermount3 -u)",
+                           path));
+}
+
 void require_free(const std::string& mountpoint) {
   switch (os::mounted_at(mountpoint, mount::kFileSystemType)) {
     case MountedThere::nothing:
     case MountedThere::other: return;
     case MountedThere::ours: refuse(mountpoint, "it is a mount of aprime already; unmount it first");
     case MountedThere::ours_stale:
-    case MountedThere::other_stale:
-      refuse(mountpoint,
-             fmt::format("a stale mount is there, whose process is gone; remove it by `aprime unmount {}` "
-                         "(or fusermount3 -u)",
-                         mountpoint));
+    case MountedThere::other_stale: refuse_stale(mountpoint);
   }
 }
 
@@ -114,9 +116,15 @@ Mount Runtime::mount(const std::string& source, const std::string& mountpoint, c
   if (lies_in(to, from))
     refuse(mountpoint,
            fmt::format("it lies in '{}', so the mount would contain itself; mount elsewhere", from));
-  if (os::mounted_at(from, mount::kFileSystemType) != MountedThere::nothing &&
-      os::mounted_at(from, mount::kFileSystemType) != MountedThere::other)
-    refuse(source, "it is itself a mount of aprime; mount its source");
+  if (lies_in(from, to))
+    refuse(mountpoint, fmt::format("the mount would hide '{}', which lies in it; mount elsewhere", from));
+  switch (os::mounted_at(from, mount::kFileSystemType)) {
+    case MountedThere::nothing:
+    case MountedThere::other: break;
+    case MountedThere::ours: refuse(source, "it is itself a mount of aprime; mount its source");
+    case MountedThere::ours_stale:
+    case MountedThere::other_stale: refuse_stale(source);
+  }
   return Mount(std::make_unique<mount::Server>(state_, from, to, options));
 }
 

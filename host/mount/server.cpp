@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <exception>
 
 #include "aprime/version.hpp"
@@ -12,6 +11,7 @@
 #include "host/mount/coherent_io.hpp"
 #include "host/mount/protocol.hpp"
 #include "host/os/acting_as.hpp"
+#include "host/os/failure.hpp"
 #include "host/os/mount_point.hpp"
 #include "host/os/quiet_thread.hpp"
 
@@ -145,9 +145,7 @@ Mapping Server::map(const std::string& path, Access access, const MapOptions& op
   const std::string shown = mountpoint_ + (mountpoint_ == "/" ? "" : "/") + path;
   os::TreeNode node;
   const int error = source_.inodes().root().node.find(path, &node);
-  if (error != 0)
-    throw Error(error == EMFILE || error == ENFILE || error == ENOMEM ? Errc::resources : Errc::cannot_open,
-                fmt::format("cannot open '{}': {}", shown, std::strerror(error)), shown, error);
+  if (error != 0) throw os::open_failure(shown, error, access);
   return Mapping(source_.runtime().map(node.open_file(shown, access), access, options));
 }
 

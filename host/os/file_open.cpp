@@ -55,10 +55,10 @@ std::string reason_in_words(int system_error, Access access) {
   }
 }
 
-[[noreturn]] void refuse(const std::string& path, const std::string& why, int system_error) {
+Error cannot_open(const std::string& path, const std::string& why, int system_error) {
   const bool is_about_us = system_error == EMFILE || system_error == ENFILE || system_error == ENOMEM;
-  throw Error(is_about_us ? Errc::resources : Errc::cannot_open,
-              fmt::format("cannot open '{}': {}", path, why), path, system_error);
+  return Error(is_about_us ? Errc::resources : Errc::cannot_open,
+               fmt::format("cannot open '{}': {}", path, why), path, system_error);
 }
 
 /// O_NONBLOCK, so that a pipe without a writer does not block; it means nothing to regular files, and goes
@@ -66,10 +66,9 @@ std::string reason_in_words(int system_error, Access access) {
 Descriptor open_regular(const std::string& name, const std::string& path, Access access,
                         struct ::stat* found) {
   Descriptor fd(sys::open(path.c_str(), open_flags(access) | O_NONBLOCK | O_NOCTTY));
-  if (!fd) refuse(name, reason_in_words(errno, access), errno);
-  if (sys::fstat(fd.get(), found) != 0) refuse(name, reason_in_words(errno, access), errno);
-  if (!S_ISREG(found->st_mode)) refuse(name, kind_in_words(found->st_mode), 0);
-  if (sys::fcntl(fd.get(), F_SETFL, 0) != 0) refuse(name, reason_in_words(errno, access), errno);
+  if (!fd || sys::fstat(fd.get(), found) != 0) throw open_failure(name, errno, access);
+  if (!S_ISREG(found->st_mode)) throw cannot_open(name, kind_in_words(found->st_mode), 0);
+  if (sys::fcntl(fd.get(), F_SETFL, 0) != 0) throw open_failure(name, errno, access);
   return fd;
 }
 
@@ -90,6 +89,10 @@ ByteCount find_direct_alignment(int fd) noexcept {
 }
 
 }  // namespace
+
+Error open_failure(const std::string& path, int system_error, Access access) {
+  return cannot_open(path, reason_in_words(system_error, access), system_error);
+}
 
 Descriptor::~Descriptor() {
   // Never retried: Linux has released the descriptor even when it reports EINTR.
@@ -160,12 +163,12 @@ void File::make_writable(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
   if (access() == Access::read_write) return;
   Descriptor fd = reopen(state_->fd.load(), O_RDWR);
-  if (!fd && errno != ENOENT) refuse(path, reason_in_words(errno, Access::read_write), errno);
+  if (!fd && errno != ENOENT) throw open_failure(path, errno, Access::read_write);
   if (!fd) {
     struct ::stat found {};
     fd = open_regular(path, path, Access::read_write, &found);
     if (identity_of(found) != state_->identity) {
-      refuse(path, "it is another file than the one that was opened for reading; open it anew", 0);
+      throw cannot_open(path, "it is another file than the one that was opened for reading; open it anew", 0);
     }
   }
   state_->write_by(std::move(fd));

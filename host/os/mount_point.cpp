@@ -118,7 +118,9 @@ std::string canonical_path(const std::string& path) {
   }
   const std::string why = error == ENOENT    ? "no such directory"
                           : error == ENOTDIR ? "it is no directory"
-                                             : failure(Errc::cannot_open, "the system says", error).what();
+                          : is_of_lost_daemon(error)
+                              ? "it lies on a stale mount, whose process is gone; unmount that first"
+                              : failure(Errc::cannot_open, "the system says", error).what();
   throw Error(Errc::cannot_open, fmt::format("cannot use '{}': {}", path, why), path, error);
 }
 

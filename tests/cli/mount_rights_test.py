@@ -31,6 +31,27 @@ class DaemonOfAnOrdinaryUser(MountedTest):
 
 @unittest.skipUnless(os.geteuid() == 0, "only root can be somebody else")
 class OtherUsers(MountedTest):
+    def test_extended_attributes_of_root_are_for_root(self):
+        self.start_mount("--allow-other")
+        for path in (self.plain("file"), self.plain("bare")):
+            with open(path, "wb"):
+                pass
+        os.symlink("nowhere", self.plain("symlink"))
+        os.setxattr(self.plain("file"), "user.one", b"1")
+        os.setxattr(self.plain("file"), "trusted.two", b"2")
+        os.setxattr(self.plain("bare"), "trusted.two", b"2")
+        os.setxattr(self.at("symlink"), "trusted.three", b"3", follow_symlinks=False)
+        self.assertEqual(os.getxattr(self.plain("symlink"), "trusted.three", follow_symlinks=False), b"3")
+        self.assertEqual(os.listxattr(self.at("symlink"), follow_symlinks=False), ["trusted.three"])
+        self.assertEqual(sorted(os.listxattr(self.at("file"))), ["trusted.two", "user.one"])
+        script = ("import os, sys; print([os.listxattr(p, follow_symlinks=False) for p in sys.argv[1:]])")
+        for tree in (self.source, self.mountpoint):
+            paths = [os.path.join(tree, name) for name in ("file", "bare", "symlink")]
+            seen = self.run_program("python3", "-c", script, *paths, preexec_fn=run_as(NOBODY))
+            self.assertEqual(seen.decode(), "[['user.one'], [], []]\n", tree)
+        os.removexattr(self.at("symlink"), "trusted.three", follow_symlinks=False)
+        self.assertEqual(os.listxattr(self.plain("symlink"), follow_symlinks=False), [])
+
     def test_nobody_else_gets_in(self):
         self.start_mount()
         process = subprocess.run(["ls", self.mountpoint], capture_output=True, preexec_fn=run_as(NOBODY),

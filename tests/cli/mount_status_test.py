@@ -101,7 +101,7 @@ class Status(MountedTest):
         for path in (self.source, "/proc"):
             self.assert_refused(1, "status", path, names=[path, "no mount of aprime"])
         missing = os.path.join(self.directory, "missing")
-        self.assert_refused(1, "status", missing, names=[missing, "No such file"])
+        self.assert_refused(1, "status", missing, names=[missing, "no such file"])
         self.assert_refused(2, "status", names="MOUNTPOINT")
 
     def test_mount_whose_daemon_dies_while_it_is_looked_at_is_stale(self):
