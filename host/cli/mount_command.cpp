@@ -8,7 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <fstream>
 #include <functional>
 #include <system_error>
 #include <thread>
@@ -23,12 +25,16 @@ namespace {
 
 [[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
 
-/// Each object of the tree that the kernel knows is a descriptor here.
+/// Each object of the tree that the kernel knows is a descriptor here. The system's own bound is for those
+/// who may exceed what they were given.
 void allow_many_descriptors() {
   ::rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
+  rlim_t most = 0;
+  std::ifstream("/proc/sys/fs/nr_open") >> most;
+  most = std::max(most, limit.rlim_max);
+  const ::rlimit all{most, most}, given{limit.rlim_max, limit.rlim_max};
+  if (::setrlimit(RLIMIT_NOFILE, &all) != 0) static_cast<void>(::setrlimit(RLIMIT_NOFILE, &given));
 }
 
 /// Ends the mount when a signal asks for it. The signals are blocked, in every thread that is made later too,

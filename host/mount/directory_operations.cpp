@@ -63,7 +63,7 @@ void open_directory(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   answer(request, [&](Source& source) {
     os::Descriptor opened;
     struct ::stat attributes {};
-    int error = source.inode(id).node.open(O_RDONLY | O_DIRECTORY, &opened);
+    int error = source.with_room([&] { return source.inode(id).node.open(O_RDONLY | O_DIRECTORY, &opened); });
     if (error == 0) error = source.inode(id).node.stat(&attributes);
     if (error != 0) return error;
     const int own = ::fcntl(opened.get(), F_DUPFD_CLOEXEC, 0);
@@ -159,10 +159,10 @@ void read_directory_plus(fuse_req_t request, fuse_ino_t id, std::size_t room, of
     GivenEntries given(source);
     const int error = directory.list(offset, [&](const dirent& entry, off_t next) {
       fuse_entry_param found{};
-      // An entry that cannot be looked up (just removed), or takes the place of others, is listed without
-      // attributes; the kernel looks it up when it is used.
-      const bool is_found =
-          !is_dot(entry.d_name) && !source.is_crowded() && source.look_up(parent, entry.d_name, &found) == 0;
+      // An entry that cannot be looked up (just removed, no descriptors left), or for which others would have
+      // to be forgotten, is listed without attributes; the kernel looks it up when it is used.
+      const bool is_found = !is_dot(entry.d_name) && !source.inodes().is_crowded() &&
+                            source.look_up(parent, entry.d_name, &found) == 0;
       if (is_found) {
         given.add(found);
       } else {

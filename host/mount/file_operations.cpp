@@ -47,7 +47,7 @@ void open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   answer(request, [&](Source& source) {
     os::Descriptor opened;
     Inode& inode = source.inode(id);
-    const int error = inode.node.open(backing_flags(info->flags), &opened);
+    const int error = source.with_room([&] { return inode.node.open(backing_flags(info->flags), &opened); });
     if (error != 0) return error;
     const Opened& kept = keep_open(source, inode, *info, std::move(opened));
     if (::fuse_reply_open(request, info) != 0) source.close(kept);

@@ -1,12 +1,26 @@
 #include "host/mount/inode_table.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 
 namespace aprime::mount {
+namespace {
+
+constexpr std::chrono::milliseconds kRoomPatience{50};
+constexpr std::size_t kReclaimedAtOnceMax = 512;
+
+std::size_t half_of_descriptors() noexcept {
+  ::rlimit limit{};
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur / 2 : kReclaimedAtOnceMax;
+}
+
+}  // namespace
 
 InodeTable::InodeTable(os::TreeNode root)
-    : root_(std::make_unique<Inode>(std::move(root), os::FileIdentity{}, true)) {}
+    : root_(std::make_unique<Inode>(std::move(root), os::FileIdentity{})), crowd_(half_of_descriptors()) {}
 
 Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes) {
   const os::FileIdentity identity{attributes.st_dev, attributes.st_ino};
@@ -14,15 +28,17 @@ Inode& InodeTable::remember(os::TreeNode node, const struct ::stat& attributes) 
   std::shared_ptr<Inode>& known = known_[identity];
   if (known == nullptr) {
     try {
-      known = std::make_shared<Inode>(std::move(node), identity, S_ISDIR(attributes.st_mode));
-      size_.store(known_.size(), std::memory_order_relaxed);
+      known = std::make_shared<Inode>(std::move(node), identity);
+      known->by_age = oldest_first_.insert(oldest_first_.end(), known.get());
     } catch (...) {
       known_.erase(identity);
       throw;
     }
+    if (known_.size() > crowd_) ask_for_room();
+  } else {
+    oldest_first_.splice(oldest_first_.end(), oldest_first_, known->by_age);
   }
   known->lookups += 1;
-  known->looked_up_at = ++lookups_;
   return *known;
 }
 
@@ -46,39 +62,59 @@ std::vector<os::FileIdentity> InodeTable::stored_to() {
   return found;
 }
 
-std::vector<std::shared_ptr<Inode>> InodeTable::take_oldest(std::size_t count) {
-  struct Candidate {
-    std::uint64_t looked_up_at;
-    std::shared_ptr<Inode> inode;
-  };
-  std::vector<Candidate> all;
-  {
-    const sync::Lock lock(mutex_);
-    all.reserve(known_.size());
-    for (const auto& [identity, inode] : known_)
-      if (!inode->is_directory) all.push_back({inode->looked_up_at, inode});
-  }
-  const auto end = all.begin() + static_cast<std::ptrdiff_t>(std::min(count, all.size()));
-  std::nth_element(all.begin(), end, all.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.looked_up_at < b.looked_up_at; });
-  std::vector<std::shared_ptr<Inode>> found;
-  for (auto at = all.begin(); at != end; ++at) found.push_back(std::move(at->inode));
-  const sync::Lock lock(mutex_);
-  for (const std::shared_ptr<Inode>& inode : found) inode->looked_up_at = ++lookups_;
-  return found;
-}
-
 void InodeTable::forget(Inode& inode, std::uint64_t lookups) noexcept {
   if (&inode == root_.get()) return;  // the kernel never looked it up
   std::shared_ptr<Inode> gone;        // its descriptor is closed without the lock
+  {
+    const sync::Lock lock(mutex_);
+    assert(inode.lookups >= lookups);
+    inode.lookups -= lookups;
+    if (inode.lookups > 0) return;
+    oldest_first_.erase(inode.by_age);
+    const auto at = known_.find(inode.identity);
+    gone = std::move(at->second);
+    known_.erase(at);
+  }
+  gone.reset();
+  room_made_.notify_all();
+}
+
+bool InodeTable::is_crowded() noexcept {
   const sync::Lock lock(mutex_);
-  assert(inode.lookups >= lookups);
-  inode.lookups -= lookups;
-  if (inode.lookups > 0) return;
-  const auto at = known_.find(inode.identity);
-  gone = std::move(at->second);
-  known_.erase(at);
-  size_.store(known_.size(), std::memory_order_relaxed);
+  return known_.size() > crowd_;
+}
+
+void InodeTable::ask_for_room() noexcept {
+  is_room_wanted_ = true;
+  room_wanted_.notify_one();
+}
+
+bool InodeTable::make_room() noexcept {
+  const sync::Lock lock(mutex_);
+  if (is_reclaim_ended_) return false;
+  ask_for_room();
+  room_made_.wait_for(mutex_, kRoomPatience);
+  return true;
+}
+
+bool InodeTable::wait_to_reclaim(std::vector<const Inode*>* oldest) {
+  oldest->clear();
+  oldest->reserve(kReclaimedAtOnceMax);
+  const sync::Lock lock(mutex_);
+  while (!is_room_wanted_ && !is_reclaim_ended_) room_wanted_.wait(mutex_);
+  is_room_wanted_ = false;
+  const std::size_t count = std::min({kReclaimedAtOnceMax, crowd_ / 8 + 1, known_.size()});
+  while (oldest->size() < count) {
+    oldest->push_back(oldest_first_.front());
+    oldest_first_.splice(oldest_first_.end(), oldest_first_, oldest_first_.begin());
+  }
+  return !is_reclaim_ended_;
+}
+
+void InodeTable::end_reclaim() noexcept {
+  const sync::Lock lock(mutex_);
+  is_reclaim_ended_ = true;
+  room_wanted_.notify_one();
 }
 
 }  // namespace aprime::mount

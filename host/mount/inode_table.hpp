@@ -1,8 +1,9 @@
 #pragma once
 
 #include <atomic>
-#include <cstddef>
+#include <condition_variable>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -17,12 +18,10 @@ namespace aprime::mount {
 /// An object of the source tree that the kernel knows. Lives from its first lookup until the kernel has
 /// forgotten every one of them, which is after the last open file on it was closed.
 struct Inode {
-  Inode(os::TreeNode held, os::FileIdentity named, bool is_dir) noexcept
-      : node(std::move(held)), identity(named), is_directory(is_dir) {}
+  Inode(os::TreeNode held, os::FileIdentity named) noexcept : node(std::move(held)), identity(named) {}
 
   const os::TreeNode node;
   const os::FileIdentity identity;
-  const bool is_directory;
 
   /// Passed by every request for the bytes of a regular file; closed while it changes who serves them.
   mutable ServingGate gate;
@@ -44,8 +43,7 @@ struct Inode {
   friend class InodeTable;
   // Guarded by the table's mutex.
   std::uint64_t lookups = 0;
-  /// How many lookups of all objects there had been by the last one of this.
-  std::uint64_t looked_up_at = 0;
+  std::list<const Inode*>::iterator by_age;
 };
 
 /// The objects that the kernel knows, one for each (device, inode number): every name of a file leads to the
@@ -66,14 +64,19 @@ class InodeTable {
   const Inode* address_of(const os::FileIdentity& identity) noexcept;
   /// All that may be stored to. \throws std::bad_alloc
   std::vector<os::FileIdentity> stored_to();
-  /// How many the kernel knows.
-  std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
-  /// As many of those that are no directories, looked up least recently. From now on they count as looked up
-  /// just now: those that the kernel keeps shall not be the first the next time, too.
-  /// \throws std::bad_alloc
-  std::vector<std::shared_ptr<Inode>> take_oldest(std::size_t count);
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
   void forget(Inode& inode, std::uint64_t lookups) noexcept;
+
+  /// Whether those that are known have more than half of the descriptors that this process may have. The
+  /// other half is for open files.
+  bool is_crowded() noexcept;
+  /// Has some forgotten, and waits a moment for one of them. False if nobody can have them forgotten.
+  bool make_room() noexcept;
+  /// For whoever has them forgotten: waits until it is crowded or somebody makes room, and tells those looked
+  /// up longest ago, which are the last to be told again. As those of address_of(), they are good for asking
+  /// the kernel only. False after end_reclaim(). \throws std::bad_alloc
+  bool wait_to_reclaim(std::vector<const Inode*>* oldest);
+  void end_reclaim() noexcept;
 
  private:
   struct Hash {
@@ -82,12 +85,18 @@ class InodeTable {
     }
   };
 
+  void ask_for_room() noexcept APRIME_REQUIRES(mutex_);
+
   const std::unique_ptr<Inode> root_;
+  const std::size_t crowd_;
   sync::Mutex mutex_{sync::LockRank::inodes};
   std::unordered_map<os::FileIdentity, std::shared_ptr<Inode>, Hash> known_ APRIME_GUARDED_BY(mutex_);
-  std::uint64_t lookups_ APRIME_GUARDED_BY(mutex_) = 0;
-  /// Of `known_`, to be looked at without the lock.
-  std::atomic<std::size_t> size_{0};
+  /// The same, by their last lookup; but those that were told in order to be forgotten begin anew.
+  std::list<const Inode*> oldest_first_ APRIME_GUARDED_BY(mutex_);
+  bool is_room_wanted_ APRIME_GUARDED_BY(mutex_) = false;
+  bool is_reclaim_ended_ APRIME_GUARDED_BY(mutex_) = false;
+  std::condition_variable_any room_wanted_;
+  std::condition_variable_any room_made_;
 };
 
 }  // namespace aprime::mount

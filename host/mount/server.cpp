@@ -65,8 +65,8 @@ Server::Server(std::shared_ptr<engine::RuntimeState> runtime, std::string source
     // Served by the workers.
     struct ::stat s {};
     if (::stat(mountpoint_.c_str(), &s) == 0) device_.store(s.st_dev);
-    evictor_.emplace(source_, session_->fuse());
     start_calls(options);
+    reclaimer_.emplace(source_.inodes(), *session_);
     ender_ = os::start_quiet_thread([this] {
       workers_.wait();
       unmount();
@@ -144,7 +144,7 @@ Status Server::detach(engine::CoherentFile& file) noexcept {
 Mapping Server::map(const std::string& path, Access access, const MapOptions& options) {
   const std::string shown = mountpoint_ + (mountpoint_ == "/" ? "" : "/") + path;
   os::TreeNode node;
-  const int error = source_.inodes().root().node.find(path, &node);
+  const int error = path.empty() ? EISDIR : source_.inodes().root().node.find(path, &node);
   if (error != 0) throw os::open_failure(shown, error, access);
   return Mapping(source_.runtime().map(node.open_file(shown, access), access, options));
 }
@@ -195,7 +195,7 @@ void Server::unmount() noexcept {
   is_unmounted_ = true;
   // While requests are served still: calls may wait for them.
   calls_->stop();
-  evictor_->stop();
+  reclaimer_.reset();
   bool is_detached = session_->has_ended();
   try {
     // Also of programs that have gone on since it was unmounted.

@@ -11,7 +11,7 @@
 #include "aprime/mount.hpp"
 #include "aprime/mount_status.hpp"
 #include "host/mount/calls.hpp"
-#include "host/mount/evictor.hpp"
+#include "host/mount/reclaimer.hpp"
 #include "host/mount/session.hpp"
 #include "host/mount/source.hpp"
 #include "host/mount/workers.hpp"
@@ -66,7 +66,8 @@ class Server final : public engine::MountPort {
   Source source_;
   std::optional<Session> session_;
   Workers workers_;
-  std::optional<Evictor> evictor_;
+  /// Ends while requests are served.
+  std::optional<Reclaimer> reclaimer_;
   /// Of our own file system; 0 until it is mounted.
   std::atomic<std::uint64_t> device_ = 0;
   /// What is served there may use all of the above.

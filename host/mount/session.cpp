@@ -14,6 +14,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <vector>
 
 #include "host/os/failure.hpp"
 #include "host/os/sanitizers.hpp"
@@ -30,6 +31,16 @@ constexpr std::uint32_t kDirectIoAllowMmap2 = 1u << (36 - 32);
 /// The request behind O_TMPFILE, since Linux 6.1; libfuse has none for it. Its message is that of FUSE_CREATE
 /// for the name "/".
 constexpr std::uint32_t kTmpfile = 51;
+
+/// FUSE_NOTIFY_PRUNE: a message without a request, which the kernel obeys before the call returns; libfuse
+/// has none for it.
+constexpr std::int32_t kNotifyPrune = 9;
+struct PruneHeaders {
+  ::fuse_out_header message;
+  std::uint32_t count;
+  std::uint32_t padding;
+  std::uint64_t spare;
+};
 
 /// libfuse reports by messages only, to one function for the whole process.
 class LastMessage {
@@ -217,6 +228,18 @@ Session::Session(const std::string& source, const std::string& mountpoint, const
 Session::~Session() {
   ::fuse_session_unmount(session_);
   ::fuse_session_destroy(session_);
+}
+
+bool Session::prune(std::span<const fuse_ino_t> inodes) {
+  static_assert(sizeof(PruneHeaders) == 32 && sizeof(fuse_ino_t) == 8);
+  std::vector<std::byte> message(sizeof(PruneHeaders) + inodes.size_bytes());
+  const PruneHeaders headers{{static_cast<std::uint32_t>(message.size()), kNotifyPrune, 0},
+                             static_cast<std::uint32_t>(inodes.size()),
+                             0,
+                             0};
+  std::memcpy(message.data(), &headers, sizeof headers);
+  std::ranges::copy(std::as_bytes(inodes), message.begin() + sizeof headers);
+  return ::write(::fuse_session_fd(session_), message.data(), message.size()) > 0 || errno != EINVAL;
 }
 
 bool Session::has_ended() const noexcept {

@@ -65,6 +65,10 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
+  /// Has the kernel forget those that nobody uses: no file of theirs is open, and no name of theirs in use.
+  /// False if it cannot be told so, as before Linux 6.18. \throws std::bad_alloc
+  bool prune(std::span<const fuse_ino_t> inodes);
+
   /// Whether the kernel has ended it: it was unmounted and is used by nobody, or its connection was ended.
   /// What is mounted at its place by then is something else.
   bool has_ended() const noexcept;

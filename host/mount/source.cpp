@@ -1,42 +1,29 @@
 #include "host/mount/source.hpp"
 
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdint>
 
 #include "host/os/failure.hpp"
-#include "host/os/futex.hpp"
 
 namespace aprime::mount {
 
 namespace {
 
-os::FileIdentity identity_of(const Inode& root) {
+std::uint64_t device_of(const Inode& inode) {
   struct ::stat attributes {};
-  const int error = root.node.stat(&attributes);
+  const int error = inode.node.stat(&attributes);
   if (error != 0) throw os::failure(Errc::cannot_open, "cannot look at the source", error);
-  return {attributes.st_dev, attributes.st_ino};
-}
-
-/// The other half is for what is open.
-std::size_t objects_max() noexcept {
-  const long descriptors = ::sysconf(_SC_OPEN_MAX);
-  return descriptors < 0 ? SIZE_MAX : static_cast<std::size_t>(descriptors) / 2;
+  return attributes.st_dev;
 }
 
 }  // namespace
 
 Source::Source(os::TreeNode root, std::shared_ptr<engine::RuntimeState> runtime)
-    : runtime_(std::move(runtime)),
-      inodes_(std::move(root)),
-      root_(identity_of(inodes_.root())),
-      objects_max_(objects_max()) {}
+    : runtime_(std::move(runtime)), inodes_(std::move(root)), root_device_(device_of(inodes_.root())) {}
 
 std::uint64_t Source::shown_number(std::uint64_t device, std::uint64_t inode) const noexcept {
-  if (device == root_.device) return inode;
+  if (device == root_device_) return inode;
   // The kernel's device numbers have 20 bits and 12.
   return inode ^ std::uint64_t{minor(device)} << 44 ^ std::uint64_t{major(device)} << 32;
 }
@@ -51,7 +38,6 @@ int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
   const int error = node.stat(&entry->attr);
   if (error != 0) return error;
   Inode& inode = inodes_.remember(std::move(node), entry->attr);
-  if (is_crowded() && crowded_.exchange(1) == 0) os::futex_wake_one(crowded_);
   entry->ino = id_of(inode);
   entry->attr.st_ino = shown_number(inode.identity.device, inode.identity.inode);
   try {
@@ -63,35 +49,6 @@ int Source::remember(os::TreeNode node, fuse_entry_param* entry) {
   entry->attr_timeout = kBelieveSeconds;
   entry->entry_timeout = kBelieveSeconds;
   return 0;
-}
-
-std::vector<std::shared_ptr<Inode>> Source::to_evict() {
-  // A quarter at a time: to find the oldest costs a look at all.
-  const std::size_t wanted = objects_max_ - objects_max_ / 4;
-  const std::size_t known = inodes_.size();
-  return inodes_.take_oldest(known - std::min(known, wanted));
-}
-
-bool Source::find_name(const Inode& inode, fuse_ino_t* parent, std::string* name) {
-  // The kernel keeps the path of what is open, whoever renames it. Below the root's, which may be hidden by
-  // another mount.
-  std::string path;
-  std::string root;
-  if (inode.node.path(&path) != 0 || inodes_.root().node.path(&root) != 0) return false;
-  if (root != "/") root += '/';
-  if (!path.starts_with(root)) return false;
-  const std::size_t slash = path.rfind('/');
-  *name = path.substr(slash + 1);
-  if (slash + 1 == root.size()) return *parent = FUSE_ROOT_ID, true;
-  os::TreeNode directory;
-  struct ::stat attributes {};
-  if (inodes_.root().node.find(path.substr(root.size(), slash - root.size()), &directory) != 0 ||
-      directory.stat(&attributes) != 0)
-    return false;
-  const Inode* const known = inodes_.address_of({attributes.st_dev, attributes.st_ino});
-  if (known == nullptr) return false;
-  *parent = id_of(*known);
-  return true;
 }
 
 /// Also by whoever looks the file up while another does this for the first time: its reply must not lead a

@@ -1,13 +1,9 @@
 #pragma once
 
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
+#include <cerrno>
 #include <memory>
 #include <new>
-#include <string>
 #include <unordered_map>
-#include <vector>
 
 #include "aprime/error.hpp"
 #include "host/engine/runtime_state.hpp"
@@ -47,26 +43,26 @@ class Source {
   int look_up(const Inode& parent, const char* name, fuse_entry_param* entry);
   /// Fills `entry` for the object, which is remembered. Returns 0 or an errno.
   int remember(os::TreeNode node, fuse_entry_param* entry);
-  /// Whether the kernel knows more objects than half of the descriptors that this process may have.
-  bool is_crowded() const noexcept { return inodes_.size() > objects_max_; }
-  /// Set to 1, and woken, by whoever finds it so; an Evictor waits for that.
-  std::atomic<std::uint32_t>& crowded() noexcept { return crowded_; }
-  /// What should go for others. \throws std::bad_alloc
-  std::vector<std::shared_ptr<Inode>> to_evict();
-  /// A name by which the kernel may know an object. False if it has none. \throws std::bad_alloc
-  bool find_name(const Inode& inode, fuse_ino_t* parent, std::string* name);
+  /// As `act`, which returns 0 or an errno: where it lacks a descriptor, again when the kernel has been asked
+  /// to forget what nobody uses.
+  template <class Fn>
+  int with_room(Fn&& act) {
+    int error = act();
+    for (int tries = 0; error == EMFILE && tries < kTriesMax && inodes_.make_room(); ++tries) error = act();
+    return error;
+  }
   /// The kernel did not take the entry.
   void take_back(const fuse_entry_param& entry) noexcept { inodes_.forget(inode(entry.ino), 1); }
 
  private:
+  static constexpr int kTriesMax = 8;
+
   void settle(Inode& inode);
 
   /// Outlives the inodes: after an unmount they may be the last to hold a file whose bytes devices have.
   const std::shared_ptr<engine::RuntimeState> runtime_;
   InodeTable inodes_;
-  const os::FileIdentity root_;
-  const std::size_t objects_max_;
-  std::atomic<std::uint32_t> crowded_{0};
+  const std::uint64_t root_device_;
   sync::Mutex opened_mutex_{sync::LockRank::inodes};
   std::unordered_map<const Opened*, std::unique_ptr<Opened>> opened_ APRIME_GUARDED_BY(opened_mutex_);
 };

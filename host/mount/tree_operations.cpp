@@ -20,7 +20,7 @@ void create_entry(fuse_req_t request, fuse_ino_t parent, const char* name, Fn&& 
     int error = caller.as_caller([&] { return create(source, directory.node); });
     if (error != 0) return error;
     fuse_entry_param entry{};
-    error = source.look_up(directory, name, &entry);
+    error = source.with_room([&] { return source.look_up(directory, name, &entry); });
     return error != 0 ? error : reply_entry(request, source, entry);
   });
 }
@@ -28,7 +28,7 @@ void create_entry(fuse_req_t request, fuse_ino_t parent, const char* name, Fn&& 
 void look_up(fuse_req_t request, fuse_ino_t parent, const char* name) {
   answer(request, [&](Source& source) {
     fuse_entry_param entry{};
-    const int error = source.look_up(source.inode(parent), name, &entry);
+    const int error = source.with_room([&] { return source.look_up(source.inode(parent), name, &entry); });
     return error != 0 ? error : reply_entry(request, source, entry);
   });
 }
@@ -69,7 +69,7 @@ void link(fuse_req_t request, fuse_ino_t id, fuse_ino_t new_parent, const char* 
     int error = directory.node.link(new_name, source.inode(id).node);
     if (error != 0) return error;
     fuse_entry_param entry{};
-    error = source.look_up(directory, new_name, &entry);
+    error = source.with_room([&] { return source.look_up(directory, new_name, &entry); });
     return error != 0 ? error : reply_entry(request, source, entry);
   });
 }

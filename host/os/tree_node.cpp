@@ -30,14 +30,6 @@ class ProcPath {
 
 int error_of(int result) noexcept { return result == -1 ? errno : 0; }
 
-int read_link_at(int directory, const char* path, std::string* target) {
-  target->resize(PATH_MAX);
-  const ssize_t n = ::readlinkat(directory, path, target->data(), target->size());
-  if (n < 0) return errno;
-  target->resize(static_cast<std::size_t>(n));
-  return 0;
-}
-
 constexpr std::uint64_t kBeneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 
 ::open_how how_to_open(int flags, mode_t mode, std::uint64_t resolve) noexcept {
@@ -64,9 +56,13 @@ int TreeNode::stat(struct ::stat* out) const noexcept { return error_of(sys::fst
 
 int TreeNode::stat_fs(struct ::statvfs* out) const noexcept { return error_of(::fstatvfs(fd_.get(), out)); }
 
-int TreeNode::read_link(std::string* target) const { return read_link_at(fd_.get(), "", target); }
-
-int TreeNode::path(std::string* out) const { return read_link_at(AT_FDCWD, ProcPath(fd_.get()).get(), out); }
+int TreeNode::read_link(std::string* target) const {
+  target->resize(PATH_MAX);
+  const ssize_t n = ::readlinkat(fd_.get(), "", target->data(), target->size());
+  if (n < 0) return errno;
+  target->resize(static_cast<std::size_t>(n));
+  return 0;
+}
 
 int TreeNode::look_up(const char* name, TreeNode* found) const noexcept {
   Descriptor fd(sys::openat2(fd_.get(), name, how_to_open(O_PATH | O_NOFOLLOW, 0, RESOLVE_BENEATH)));

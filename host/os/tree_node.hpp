@@ -29,8 +29,6 @@ class TreeNode {
   [[nodiscard]] int stat(struct ::stat* out) const noexcept;
   [[nodiscard]] int stat_fs(struct ::statvfs* out) const noexcept;
   [[nodiscard]] int read_link(std::string* target) const;
-  /// Where it is now, if it has a name still; one of its names, if it has several.
-  [[nodiscard]] int path(std::string* out) const;
 
   // On the entry `name` of this directory.
   [[nodiscard]] int look_up(const char* name, TreeNode* found) const noexcept;

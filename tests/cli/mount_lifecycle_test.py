@@ -4,6 +4,7 @@
 import errno
 import mmap
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -69,6 +70,14 @@ class Lifecycle(MountedTest):
         process = self.aprime("unmount", self.mountpoint)
         self.assertEqual((process.returncode, process.stderr), (0, b""))
         self.assertFalse(is_mounted(self.mountpoint))
+
+    def test_daemon_has_all_descriptors_that_it_may_have(self):
+        self.start_mount(prefix=["prlimit", "--nofile=256:1000"])
+        with open("/proc/self/status") as status, open("/proc/sys/fs/nr_open") as most:
+            capabilities = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+            cap_sys_resource = 1 << 24
+            limit = int(most.read()) if capabilities & cap_sys_resource else 1000
+        self.assertEqual(resource.prlimit(self.daemon.pid, resource.RLIMIT_NOFILE), (limit, limit))
 
     def test_background_mount_with_closed_streams(self):
         self.write(self.plain("file"), b"text")

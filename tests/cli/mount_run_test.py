@@ -281,7 +281,7 @@ class Refusals(MountedRuns):
         self.start_mount()
         path, outside = self.put(b"12345"), self.file(b"1234", "outside")
         for arguments, names in ((["sort", path], [path, "5 bytes"]),
-                                 (["histogram", self.at("none")], [self.at("none"), "No such file"]),
+                                 (["histogram", self.at("none")], [self.at("none"), "no such file"]),
                                  (["histogram", self.mountpoint], [self.mountpoint, "directory"]),
                                  (["saxpy", path, outside, "--a", "1"], [outside, "one runtime"]),
                                  (["saxpy", outside, path, "--a", "1"], [outside, "one runtime"]),

@@ -285,6 +285,11 @@ class Tree(MountedTest):
         self.assertEqual(os.listdir(outside), ["secret"])
 
 
+# Root would take more.
+FEW_DESCRIPTORS = [*(["setpriv", "--bounding-set=-sys_resource"] if os.geteuid() == 0 else []),
+                   "prlimit", "--nofile=1000:1000"]
+
+
 class ManyFiles(MountedTest):
     """The kernel keeps in mind what programs have looked at, and each of these is a descriptor."""
 
@@ -294,7 +299,7 @@ class ManyFiles(MountedTest):
             for n in range(1000):
                 with open(self.plain("t", str(directory), f"file-{n}"), "w", encoding="ascii") as f:
                     f.write(f"{directory} {n}")
-        self.start_mount(prefix=("prlimit", "--nofile=1000:1000"))
+        self.start_mount(prefix=FEW_DESCRIPTORS)
         kept = [open(self.at("t", "0", f"file-{n}"), encoding="ascii") for n in range(0, 1000, 5)]
         self.addCleanup(lambda: [f.close() for f in kept])
         for _ in range(2):
@@ -306,6 +311,34 @@ class ManyFiles(MountedTest):
             self.assertEqual(self.content(self.at("t", "2", f"file-{n}")), f"2 {n}".encode())
         self.assertEqual([f.read() for f in kept], [f"0 {n}" for n in range(0, 1000, 5)])
         self.run_program("rm", "-r", self.at("t"))
+
+    def test_files_of_several_names_and_files_that_are_gone(self):
+        os.mkdir(self.plain("t"))
+        for n in range(1500):
+            with open(self.plain("t", f"file-{n}"), "wb"):
+                pass
+            os.link(self.plain("t", f"file-{n}"), self.plain("t", f"link-{n}"))
+        self.start_mount(prefix=FEW_DESCRIPTORS)
+        for name in ("file", "link"):
+            for n in range(1500):
+                self.assertEqual(os.stat(self.at("t", f"{name}-{n}")).st_nlink, 2)
+        for name in ("file", "link"):
+            for n in range(1500):
+                os.unlink(self.plain("t", f"{name}-{n}"))
+        for n in range(1500):
+            with open(self.plain("t", f"new-{n}"), "wb"):
+                pass
+        for n in range(1500):
+            self.assertEqual(os.stat(self.at("t", f"new-{n}")).st_nlink, 1)
+
+    def test_what_is_open_keeps_its_name(self):
+        for n in range(1500):
+            with open(self.plain(f"file-{n}"), "wb"):
+                pass
+        self.start_mount(prefix=FEW_DESCRIPTORS)
+        with open(self.at("file-0"), "rb") as kept:
+            self.run_program("ls", "-l", self.mountpoint)
+            self.assertEqual(os.readlink(f"/proc/self/fd/{kept.fileno()}"), self.at("file-0"))
 
 
 if __name__ == "__main__":
