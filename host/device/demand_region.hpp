@@ -42,11 +42,11 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   Progress release(GranuleRange run) noexcept override {
     return take_rights(detail::PagingOp::revoke, run, Wait::for_release);
   }
-  Progress try_protect(GranuleRange run, bool may_ask) noexcept override {
-    return take_rights(detail::PagingOp::protect, run, may_ask ? Wait::for_answer : Wait::none);
+  Progress try_protect(GranuleRange run, bool briefly) noexcept override {
+    return take_rights(detail::PagingOp::protect, run, briefly ? Wait::briefly : Wait::none);
   }
-  Progress try_release(GranuleRange run, bool may_ask) noexcept override {
-    return take_rights(detail::PagingOp::revoke, run, may_ask ? Wait::for_answer : Wait::none);
+  Progress try_release(GranuleRange run, bool briefly) noexcept override {
+    return take_rights(detail::PagingOp::revoke, run, briefly ? Wait::briefly : Wait::none);
   }
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
@@ -60,8 +60,8 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   PagedRegion& paged() noexcept { return *this; }
 
  private:
-  /// For device threads: until they have let go; until they have said whether they have; not at all.
-  enum class Wait : std::uint8_t { for_release, for_answer, none };
+  /// For device threads to let go: until they have; for a moment; not at all.
+  enum class Wait : std::uint8_t { for_release, briefly, none };
 
   // PagedRegion
   void prepare_session() override;

@@ -97,10 +97,10 @@ class Region {
   /// ok; resources (nothing was taken).
   virtual Progress release(GranuleRange run) noexcept = 0;
   /// The same two for callers that do not wait until device threads let go: where they have to, the answer is
-  /// resources with EAGAIN, and of the right nothing is known but that they have no more than before. With
-  /// `may_ask` they are asked to, and answer at once; else they are not, and keep what they have.
-  virtual Progress try_protect(GranuleRange run, bool /*may_ask*/) noexcept { return protect(run); }
-  virtual Progress try_release(GranuleRange run, bool /*may_ask*/) noexcept { return release(run); }
+  /// resources with EAGAIN, and of the right nothing is known but that they have no more than before.
+  /// `briefly`: they are asked to, and given a moment; else they are not, and keep what they have.
+  virtual Progress try_protect(GranuleRange run, bool /*briefly*/) noexcept { return protect(run); }
+  virtual Progress try_release(GranuleRange run, bool /*briefly*/) noexcept { return release(run); }
   /// How many bytes `fill` and `copy_home` should be given at once where there are that many: enough to work
   /// at full speed. Nobody else gets at a granule of the run meanwhile, so no more than take some
   /// milliseconds. A lease of more is filled in two halves of that at a time.

@@ -27,8 +27,6 @@ using detail::PagingFault;
 using detail::PagingOp;
 using Clock = std::chrono::steady_clock;
 
-/// How long device threads may keep a granule that the host wants.
-constexpr std::chrono::seconds kReleaseWaitMax{30};
 /// So many look for faults while there are none: one that takes one need not wake another.
 constexpr unsigned kLookersMin = 2;
 /// A lost wake-up cannot happen; should the kernel forget one, this is what it costs.
@@ -258,26 +256,21 @@ Status Paging::await(Ticket ticket) noexcept {
   return {};
 }
 
-Status Paging::await_release(Ticket ticket, const PagingCommand& command) noexcept {
-  const auto deadline = Clock::now() + kReleaseWaitMax;
+Status Paging::await_release(Ticket ticket, const PagingCommand& command, std::chrono::milliseconds wait_max,
+                             int give_up_by) noexcept {
+  const auto deadline = Clock::now() + wait_max;
   ReleasePause rest;
   for (Backoff backoff;; backoff.pause()) {
     const std::uint64_t answer = answer_to(ticket);
     if (answer == (ticket + 1) << 1) return {};
     if (broken_.load(std::memory_order_acquire)) return broken_why_;
-    if (Clock::now() > deadline) return {Errc::resources, ETIMEDOUT, {}};
+    if (Clock::now() > deadline) return {Errc::resources, give_up_by, {}};
     if (answer >> 1 <= ticket) continue;
     // Pinned; or others have the slot already, and what it said is not known.
     rest.pause();
     ticket = post(command);
     backoff = {};
   }
-}
-
-Status Paging::await_unless_pinned(Ticket ticket) noexcept {
-  const Status status = await(ticket);
-  if (!status.is_ok() || answer_to(ticket) == (ticket + 1) << 1) return status;
-  return {Errc::resources, EAGAIN, {}};
 }
 
 void Paging::take_back_if_stopping(std::span<std::uint64_t> entries) noexcept {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -112,13 +113,10 @@ class Paging {
   Status await(Ticket ticket) noexcept;
   /// The same for `command`, a protect or revoke that was posted as `ticket`: posts it again while device
   /// threads have pins, so that none of them keeps a place in the ring. Valid answers: ok; device_failed;
-  /// resources if they do not let go within 30 s: what they still have is not known then, but no more than
-  /// before, and the command may be executed yet.
-  Status await_release(Ticket ticket, const detail::PagingCommand& command) noexcept;
-  /// The same for callers that do not wait for pins. Valid answers: ok; device_failed; resources with EAGAIN:
-  /// there were pins, or what was answered is not known any more. What device threads have is not known then
-  /// either, but no more than before.
-  Status await_unless_pinned(Ticket ticket) noexcept;
+  /// resources with the errno `give_up_by` if they do not let go within `wait_max`: what they still have is
+  /// not known then, but no more than before, and the command may be executed yet.
+  Status await_release(Ticket ticket, const detail::PagingCommand& command,
+                       std::chrono::milliseconds wait_max, int give_up_by) noexcept;
 
   /// To be called when device threads have been given rights: one that is to end (`fail`) may not keep what
   /// it was given after the others were closed, or it might use that for ever without a fault.

@@ -41,7 +41,8 @@ CoherentFile::~CoherentFile() {
   // What could not be written home is given up by the caller; its frames go back all the same.
   for (unsigned d = 0; d < devices_.size(); ++d) {
     regions_[d].detach();
-    directory_.for_each_touched({GranuleIndex{0}, directory_.capacity()}, [&](GranuleIndex g, GranuleWord) {
+    const GranuleCount on_device{granules_on_devices_.load()};
+    directory_.for_each_touched({GranuleIndex{0}, on_device}, [&](GranuleIndex g, GranuleWord) {
       if (!regions_[d]->has_frame(g)) return;
       const GranuleRange one{g, GranuleCount{1}};
       static_cast<void>(regions_[d]->release(one));

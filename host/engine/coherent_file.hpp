@@ -58,16 +58,22 @@ enum class Patience : std::uint8_t {
   /// Waits for them, but not for one that is being recalled from a mount: that one is left alone. For those
   /// whom the recall may be waiting for.
   unless_recalled,
-  /// Leaves them as they are (background work must not queue behind a long launch), and so what threads of a
-  /// running kernel have pinned. Who wants them pinned, or would have to take them from there, is told so by
-  /// EAGAIN.
+  /// Leaves them as they are (background work must not queue behind a long launch). Who wants them pinned is
+  /// told so by EAGAIN.
   skip,
-  /// Leaves them as they are, too, and does not even ask threads of a running kernel. For those who may wait
-  /// for nobody.
+  /// Leaves them as they are, too, and gives threads of a running kernel only a moment to let go: they may
+  /// wait for the caller. For those who can take another granule instead. EAGAIN is the answer then.
+  briefly,
+  /// Leaves them as they are, too, and also what threads of a running kernel would have to be asked for. For
+  /// those who may wait for nobody.
   at_once,
 };
 constexpr bool leaves_busy_alone(Patience p) noexcept {
-  return p == Patience::skip || p == Patience::at_once;
+  return p == Patience::skip || p == Patience::briefly || p == Patience::at_once;
+}
+/// Whether device threads need not have let go.
+constexpr bool leaves_kernels_alone(Patience p) noexcept {
+  return p == Patience::briefly || p == Patience::at_once;
 }
 
 /// The smallest range that has both in it.
@@ -197,6 +203,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// have zeros behind the end, goes as well. May wait for a kernel if the file has grown. Valid answers: as
   /// `perform`.
   Status take_in_size(AgentId requester = AgentId::cpu()) noexcept;
+  /// The same only if the file has become shorter. Waits for nobody.
+  void take_in_cut() noexcept;
   /// Whether a range may have bytes for which that is needed.
   bool hides_new_size(ByteRange range) const noexcept;
   /// To be called after a resize that no program on the mount has asked for.
@@ -328,8 +336,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   // file_size.cpp
   class SizeIo;
-  /// The size of the file; how often this runtime had changed it when it was looked at, and what end devices
-  /// were told of.
+  /// The size of the file; how often this runtime had changed it when it was looked at, or had told devices
+  /// of it, and what end they were told of.
   struct SizeSeen {
     Status status;
     ByteCount size;

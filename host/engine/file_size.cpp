@@ -90,7 +90,9 @@ void CoherentFile::note_end(const SizeSeen& seen) noexcept {
   if (!now.status.is_ok()) return;
   // It may go on growing. But only what it lacks now may be taken from what devices store.
   const bool is_there = seen.size.value > seen.known_end ? now.size >= seen.size : now.size == seen.size;
-  if (is_there) known_end_.store(seen.size.value);
+  if (!is_there) return;
+  ++size_changes_;
+  known_end_.store(seen.size.value);
 }
 
 bool CoherentFile::hides_new_size(ByteRange range) const noexcept {
@@ -108,14 +110,20 @@ Status CoherentFile::take_in_size(AgentId requester) noexcept {
     const ByteCount known{seen.known_end};
     if (known == seen.size || (known >= first.size && known < seen.size)) return {};
     if (seen.size < known) {
-      note_end(seen);
-      // As many as can be had at once. The others go before the file grows.
-      static_cast<void>(forget_beyond_end(requester, Patience::at_once));
+      take_in_cut();
       continue;
     }
     const Status status = make_room_behind(seen, requester);
     if (!status.is_ok()) return status;
   }
+}
+
+void CoherentFile::take_in_cut() noexcept {
+  const SizeSeen seen = see_size();
+  if (!seen.status.is_ok() || seen.size.value >= seen.known_end) return;
+  note_end(seen);
+  // What can be had at once. The rest goes before the file grows.
+  static_cast<void>(forget_beyond_end(AgentId::cpu(), Patience::at_once));
 }
 
 /// Raises the known end to where the file was seen to end, once no device has anything of what it gains.
@@ -231,7 +239,8 @@ Status CoherentFile::forget_beyond_end(AgentId requester, Patience patience) noe
   Status first_error;
   directory_.for_each_touched(beyond_known_end(), [&](GranuleIndex g, GranuleWord seen) {
     const GranuleRange one{g, GranuleCount{1}};
-    if (!seen.busy() && !any_on_device(one)) return;
+    // One that is being recalled from the mount no device has yet; and the recall may wait for the caller.
+    if (seen.busy() ? seen.state().owner.is_mount() : !any_on_device(one)) return;
     SizeIo io(*this, SizeIo::Act::forget);
     const Status status = requester.is_mount()
                               ? perform_for_program(g, Event::discard, io,

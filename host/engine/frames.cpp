@@ -68,7 +68,7 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
       const DeviceSlot::FileUse use(slot, claim.frame, claim.victim);
       if (use.get() == nullptr) continue;
       const Status status = use.get()->evict(device, claim.victim.granule);
-      // Threads of a running kernel have it pinned: there are others, and it may be free the next time.
+      // Threads of a running kernel keep it pinned: there are others, and it may be free the next time.
       const bool is_pinned = status.system_error == EAGAIN;
       // Where it failed may be in another file; the place that is told is the one that was asked for.
       if (!status.is_ok() && !is_pinned) why = {status.code, status.system_error, why.offset, status.reason};
@@ -125,7 +125,7 @@ void CoherentFile::free_frames(GranuleRange run, unsigned device) noexcept {
 
 Status CoherentFile::evict(unsigned device, GranuleIndex g) noexcept {
   const Demand demand{
-      .event = Event::evict, .requester = AgentId::device(device), .patience = Patience::skip};
+      .event = Event::evict, .requester = AgentId::device(device), .patience = Patience::briefly};
   Run run{{g, GranuleCount{1}}, {}};
   if (!take_first(g, demand, run)) return {};
   // Only this device's own leases keep the frame. If those of others did, two devices that lease the same

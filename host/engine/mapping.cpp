@@ -115,6 +115,7 @@ std::vector<GranuleReport> Mapping::snapshot(ByteRange range) const { return use
 
 void Mapping::close() {
   if (!state_) return;
+  if (state_->is_in_child_process()) return end_handle(state_);
   const std::shared_ptr<engine::MappingState> state = std::move(state_);
   engine::throw_if_failed(state->close(), state->file().path(), "close");
 }

@@ -54,17 +54,15 @@ MappingState::~MappingState() {
 bool MappingState::is_in_child_process() const noexcept { return !runtime_->is_own_process(); }
 
 Status MappingState::close() noexcept {
-  bool is_kept = false;
   {
     const sync::Lock lock(mutex_);
     closed_ = true;
     while (uses_ > 0) unused_.wait(mutex_);
     view_.reset();
-    if (released_) return {};
-    released_ = host_leases_ == 0;
-    is_kept = !released_;
+    if (released_ || host_leases_ > 0) return {};
+    released_ = true;
   }
-  return is_kept ? file_->come_home() : runtime_->release(*file_);
+  return runtime_->release(*file_);
 }
 
 bool MappingState::begin_use() noexcept {
@@ -106,9 +104,10 @@ void MappingState::require_writable(const char* doing) const {
 void MappingState::require_in_file(ByteRange range, const char* doing) const {
   const os::File::SizeResult size = file_->file().size();
   throw_if_failed(size.status, file_->path(), doing);
+  if (range.end().value <= size.size.value) return;
+  file_->take_in_cut();
   const ByteOffset beyond{std::max(size.size.value, range.first.value)};
-  if (range.end().value > size.size.value)
-    throw_if_failed({Errc::out_of_range, 0, beyond}, file_->path(), doing);
+  throw_if_failed({Errc::out_of_range, 0, beyond}, file_->path(), doing);
 }
 
 const std::shared_ptr<HostView>& MappingState::view() {

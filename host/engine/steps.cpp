@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cerrno>
 
 #include "host/engine/coherent_file.hpp"
 
@@ -35,11 +36,14 @@ Status CoherentFile::protect(Run& run, const Demand& demand) noexcept {
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   if (run.state.owner.is_device()) {
     device::Region& region = *regions_[run.state.owner.device_number()];
-    const bool may_ask = demand.patience != Patience::at_once;
-    const Progress p = leaves_busy_alone(demand.patience) ? region.try_protect(run.range, may_ask)
-                                                          : region.protect(run.range);
+    const Progress p = leaves_kernels_alone(demand.patience)
+                           ? region.try_protect(run.range, demand.patience == Patience::briefly)
+                           : region.protect(run.range);
     return settle(run, p, Step::protect, requester);
   }
+  if (run.state.owner.is_mount() && demand.patience == Patience::at_once)
+    return settle(run, {GranuleCount{0}, {Errc::resources, EAGAIN, granule_.offset_of(run.range.first)}},
+                  Step::protect, requester);
   if (run.state.owner.is_mount()) return recall(run, requester);
   const ViewGate::Pass pass(view_gate_);
   // Where the hardware gives less already (see ProtectedRange) this is a grant, which can fail.
@@ -96,9 +100,9 @@ Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId reque
                              Patience patience) noexcept {
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   device::Region& region = *regions_[device];
-  const bool may_ask = patience != Patience::at_once;
-  const Progress p =
-      leaves_busy_alone(patience) ? region.try_release(run.range, may_ask) : region.release(run.range);
+  const Progress p = leaves_kernels_alone(patience)
+                         ? region.try_release(run.range, patience == Patience::briefly)
+                         : region.release(run.range);
   mark_clean({run.range.first, p.done}, device);
   free_frames({run.range.first, p.done}, device);
   return settle(run, p, step, requester);

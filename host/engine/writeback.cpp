@@ -28,7 +28,7 @@ std::vector<GranuleRange> CoherentFile::dirty_runs(GranuleRange range) {
 
 Status CoherentFile::write_back(GranuleRange range, Patience patience) noexcept {
   // The later a cut is seen, the more of what is added after it is taken for what was there before.
-  if (hides_new_size({})) static_cast<void>(take_in_size());
+  take_in_cut();
   std::vector<GranuleRange> runs;
   try {
     runs = dirty_runs(range);

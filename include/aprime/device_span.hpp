@@ -254,7 +254,7 @@ class device_span {
   /// They stay where they are until `use` returns, in which the thread must wait for nothing: another
   /// granule's fault, a CPU's store, a barrier, the warp's other lanes. \pre count > 0
   template <class Use>
-  APRIME_DEVICE std::size_t with_pinned(std::size_t first, std::size_t count, const Use& use) const noexcept {
+  APRIME_DEVICE std::size_t with_pinned(std::size_t first, std::size_t count, const Use& use) const {
     const std::uint64_t at = place_of(first, kStores);
     const std::size_t size = size_in_granule(at, first, count);
     if (window_.base != nullptr)

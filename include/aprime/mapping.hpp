@@ -146,8 +146,8 @@ class Mapping {
   std::vector<GranuleReport> snapshot(ByteRange range) const;
 
   /// As destruction, but waits for the launches that use the mapping, and reports. What devices have stored
-  /// goes home when the last mapping of a file ends: as long as there is another one, there may be nothing to
-  /// report yet.
+  /// goes home when the last mapping of a file ends: as long as there is another one, or a host lease, there
+  /// is nothing to report yet.
   /// \throws Error(no_space | io | resources) if dirty bytes could not be copied home: they stay on the
   ///         device, and are tried again
   void close();

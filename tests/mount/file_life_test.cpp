@@ -1,5 +1,6 @@
 // Files that begin to be known, or cease to be, while somebody else asks for them.
 
+#include <fmt/format.h>
 #include <linux/fuse.h>
 
 #include <cerrno>
@@ -116,6 +117,20 @@ TEST_P(FileLife, nothing_of_a_file_is_kept_by_a_recall) {
   EXPECT_EQ(open_files(), of_the_runtime);
   recalls.release();
   stored.get();
+}
+
+// Programs use granules that no device has room for.
+TEST_P(FileLife, file_that_has_grown_beyond_its_mappings_ends) {
+  constexpr std::uint64_t kLarge = std::uint64_t{3} << 30;
+  mounted_.make("growing", std::string(kSize, 'h'));
+  Mapping mapping = mounted_.map("growing");
+  mounted_.device_stores(mapping, granule(0), 1);
+  std::filesystem::resize_file(mounted_.plain("growing"), kLarge);
+  first_.must("open " + mounted_.at("growing"));
+  first_.must("map");
+  EXPECT_EQ(first_.bytes(fmt::format("load {} 10", kLarge - 4096)), all(10, 0));
+  mapping.close();
+  EXPECT_EQ(first_.bytes("load 0 10"), all(10, 1));
 }
 
 // Without a mount.

@@ -166,14 +166,14 @@ APRIME_DEVICE inline std::byte* pin(const PagedWindow& window, std::uint64_t gra
   }
 }
 
-/// Calls `use(bytes)` while the granule is pinned for the caller.
+/// Calls `use(bytes)` while the granule is pinned for the caller. What it throws ends the kernel, and its
+/// pins with it.
 ///
 /// Lanes of a warp that want different granules go round the loop at different times. A GPU lets those that
 /// have left it wait for the others, and these may wait for the host to make room, which it can where there
 /// is no pin: so nobody leaves the loop with one.
 template <class Use>
-APRIME_DEVICE void use_pinned(const PagedWindow& window, std::uint64_t granule, bool write,
-                              const Use& use) noexcept {
+APRIME_DEVICE void use_pinned(const PagedWindow& window, std::uint64_t granule, bool write, const Use& use) {
   std::uint64_t* const entry = &window.entries[granule];
   const WarpLanes lanes = lanes_at(entry, write ? Want::write : Want::read);
   for (unsigned done = 0; done == 0;) {
