@@ -41,6 +41,7 @@ struct CompletionState;
 /// same, and the runtime waits for it when it closes. Thread-safe.
 class Completion {
  public:
+  /// Of no launch: has ended, and well.
   Completion() = default;
   explicit Completion(std::shared_ptr<detail::CompletionState> state) noexcept;
 

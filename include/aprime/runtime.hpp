@@ -63,7 +63,8 @@ struct RuntimeOptions {
   HostAccess host_access = HostAccess::adaptive;
   /// The background flusher copies dirty granules home when there are more dirty bytes than this ...
   ByteCount dirty_bytes_max{std::uint64_t{128} << 20};
-  /// ... or when bytes have been dirty for longer than this. Zero turns the flusher off.
+  /// ... or when bytes have been dirty for longer than this. Zero turns the flusher off; a negative one is
+  /// refused.
   std::chrono::milliseconds dirty_age_max{5000};
 };
 
@@ -121,15 +122,19 @@ class Runtime {
   Mapping map(const std::string& path, Access access, const MapOptions& options = {});
 
   /// Runs `kernel(args...)` once for each thread of `grid` on a device, after earlier launches on that
-  /// device. Arguments made by `aprime::read`, `write` and `read_write` are leases: a kernel receives them as
-  /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Other arguments are copied. Returns at once; what
-  /// goes wrong later appears in the completion. On a software-paged device all leases of the launch must fit
-  /// its memory together, and are taken while the launch before it runs where both fit and neither faults
-  /// (host accesses wait from then on: no kernel may wait for one to what a later launch leases); on a
-  /// hardware-paged one they are faulted in as the kernel touches them. Arguments made by `demand_read` and
-  /// `demand_read_write` are received as `DemandBytes` (convertible to `device_span<T>`) and are faulted in
-  /// on both. While a launch with both kinds runs on a software-paged device, other devices' launches wait
-  /// that lease of a file that it may fault on, because two could wait for each other.
+  /// device. Returns at once; what goes wrong later appears in the completion.
+  ///
+  /// Arguments made by `aprime::read`, `write` and `read_write` are leases: a kernel receives them as
+  /// `LeasedBytes` (convertible to `LeasedSpan<T>`). Those made by `demand_read` and `demand_read_write` are
+  /// received as `DemandBytes` (convertible to `device_span<T>`), and faulted in as the kernel touches them.
+  /// Other arguments are copied.
+  ///
+  /// On a hardware-paged device leases are faulted in as well. On a software-paged one all leases of a launch
+  /// must fit its memory together, as must each granule that it may fault on, else it ends with
+  /// Errc::device_memory. They are taken while the launch before it runs, where both fit and neither faults:
+  /// host accesses wait from then on, so no kernel may wait for one to what a later launch leases. While a
+  /// launch with both kinds of arguments runs, other devices' launches wait that lease of a file that it may
+  /// fault on, because two could wait for each other.
   ///
   /// A file that a plain C++ compiler compiles launches for every device; on CUDA one that nvcc compiles must
   /// name the kernel (APRIME_CUDA_KERNEL in aprime/cuda.hpp). A launch that nvcc compiles is for CUDA only.
