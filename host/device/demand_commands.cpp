@@ -20,10 +20,6 @@ using detail::PagingOp;
 constexpr std::uint64_t kChunkBytes = detail::kCommandBytesMax;
 /// Commands that one operation has under way at once.
 constexpr std::size_t kCommandsMax = 64;
-/// How long device threads may keep a granule that the host wants, and one in the place of which it can take
-/// another.
-constexpr std::chrono::seconds kReleaseWaitMax{30};
-constexpr std::chrono::milliseconds kBriefWaitMax{20};
 
 }  // namespace
 
@@ -208,7 +204,7 @@ Progress DemandRegion::publish(GranuleRange run, Right right) noexcept {
   return {opened, status.is_ok() ? published : status};
 }
 
-Progress DemandRegion::take(PagingOp op, GranuleRange run, Wait wait) noexcept {
+Progress DemandRegion::take(PagingOp op, GranuleRange run, Asking how) noexcept {
   Paging& paging = source_.paging();
   std::array<Paging::Ticket, kCommandsMax> tickets;
   GranuleCount done{0};
@@ -221,9 +217,7 @@ Progress DemandRegion::take(PagingOp op, GranuleRange run, Wait wait) noexcept {
       tickets[i] = paging.post(command_for(run.first + GranuleCount{done.value + i}));
     for (std::size_t i = 0; i < now; ++i) {
       const GranuleIndex g = run.first + done;
-      const Status status = wait == Wait::for_release
-                                ? paging.await_release(tickets[i], command_for(g), kReleaseWaitMax, ETIMEDOUT)
-                                : paging.await_release(tickets[i], command_for(g), kBriefWaitMax, EAGAIN);
+      const Status status = paging.await_release(tickets[i], command_for(g), how);
       if (!status.is_ok()) {
         // The commands are executed in the end, or not; nor are the others waited for, of the same go.
         for (GranuleIndex left = g; left < end; ++left.value) note_unsure(left);

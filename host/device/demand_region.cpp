@@ -79,16 +79,16 @@ Progress DemandRegion::grant_write(GranuleRange run) noexcept {
   return p;
 }
 
-Progress DemandRegion::take_rights(PagingOp op, GranuleRange run, Wait wait) noexcept {
+Progress DemandRegion::take_rights(PagingOp op, GranuleRange run, Asking how) noexcept {
   const std::shared_lock shared(gate_);
   const std::uint64_t paged = paged_count(run);
-  if (wait == Wait::none && paged != 0)
+  if (how == Asking::not_at_all && paged != 0)
     return {GranuleCount{0}, {Errc::resources, EAGAIN, params_.granule.offset_of(run.first)}};
   const bool all = op == PagingOp::revoke;
   const Progress p = in_two_parts(
       run, paged,
       [&](GranuleRange r) {
-        const Progress taken = take(op, r, wait);
+        const Progress taken = take(op, r, how);
         if (all) static_cast<void>(FramedRegion::release({r.first, taken.done}));
         return taken;
       },
@@ -119,7 +119,7 @@ Status DemandRegion::write_copy(GranuleIndex g, ByteCount offset, std::span<cons
   if (!is_paged(g)) return FramedRegion::write_copy(g, offset, from);
   const GranuleRange granule{g, GranuleCount{1}};
   // All or nothing: who loads meanwhile faults, and waits for the granule.
-  Status status = take(PagingOp::revoke, granule, Wait::for_release).status;
+  Status status = take(PagingOp::revoke, granule, Asking::until_they_have).status;
   if (status.is_ok()) status = write_part(g, offset.value, from);
   // If the frame cannot be opened, the next fault tries again (`restore`).
   if (status.is_ok()) static_cast<void>(publish(granule, Right::read));

@@ -37,16 +37,16 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   Progress adopt(GranuleRange run) noexcept override;
   Progress grant_write(GranuleRange run) noexcept override;
   Progress protect(GranuleRange run) noexcept override {
-    return take_rights(detail::PagingOp::protect, run, Wait::for_release);
+    return take_rights(detail::PagingOp::protect, run, Asking::until_they_have);
   }
   Progress release(GranuleRange run) noexcept override {
-    return take_rights(detail::PagingOp::revoke, run, Wait::for_release);
+    return take_rights(detail::PagingOp::revoke, run, Asking::until_they_have);
   }
-  Progress try_protect(GranuleRange run, bool briefly) noexcept override {
-    return take_rights(detail::PagingOp::protect, run, briefly ? Wait::briefly : Wait::none);
+  Progress try_protect(GranuleRange run, Asking how) noexcept override {
+    return take_rights(detail::PagingOp::protect, run, how);
   }
-  Progress try_release(GranuleRange run, bool briefly) noexcept override {
-    return take_rights(detail::PagingOp::revoke, run, briefly ? Wait::briefly : Wait::none);
+  Progress try_release(GranuleRange run, Asking how) noexcept override {
+    return take_rights(detail::PagingOp::revoke, run, how);
   }
   Progress copy_home(GranuleRange run, HomePort& home) noexcept override;
   Status read_copy(GranuleIndex g, ByteCount offset, std::span<std::byte> into) noexcept override;
@@ -61,7 +61,6 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
 
  private:
   /// For device threads to let go: until they have; for a moment; not at all.
-  enum class Wait : std::uint8_t { for_release, briefly, none };
 
   // PagedRegion
   void prepare_session() override;
@@ -88,10 +87,10 @@ class DemandRegion final : public FramedRegion, private PagedRegion {
   /// Lets device threads use granules: opens the frames, then the entries.
   Progress publish(GranuleRange run, Right right) noexcept;
   /// Takes the write right, or all. Stops where device threads do not let go.
-  Progress take(detail::PagingOp op, GranuleRange run, Wait wait) noexcept;
+  Progress take(detail::PagingOp op, GranuleRange run, Asking how) noexcept;
 
   /// The same in a session or out of it.
-  Progress take_rights(detail::PagingOp op, GranuleRange run, Wait wait) noexcept;
+  Progress take_rights(detail::PagingOp op, GranuleRange run, Asking how) noexcept;
 
   /// How many granules of the run, from its first on, a kernel may fault on: a file may have grown since its
   /// table was made.

@@ -71,6 +71,14 @@ struct RegionParams {
 /// Spreads the cost of a system call over enough bytes. What a fault brings along is no more than this.
 inline constexpr ByteCount kCopiedAtOnceMin{std::uint64_t{2} << 20};
 
+/// How long threads of a running kernel are asked to let go of what they use.
+enum class Asking : std::uint8_t {
+  not_at_all,       ///< they keep what they have
+  once,             ///< those that have it pinned are not waited for
+  for_a_moment,     ///< some milliseconds
+  until_they_have,  ///< or the kernel is taken for one that never will
+};
+
 /// A′ of one file on one device: copies and rights, granule by granule.
 ///
 /// The engine decides what to do and in which order, holds the granule's transaction for each call, and owns
@@ -98,9 +106,8 @@ class Region {
   virtual Progress release(GranuleRange run) noexcept = 0;
   /// The same two for callers that do not wait until device threads let go: where they have to, the answer is
   /// resources with EAGAIN, and of the right nothing is known but that they have no more than before.
-  /// `briefly`: they are asked to, and given a moment; else they are not, and keep what they have.
-  virtual Progress try_protect(GranuleRange run, bool /*briefly*/) noexcept { return protect(run); }
-  virtual Progress try_release(GranuleRange run, bool /*briefly*/) noexcept { return release(run); }
+  virtual Progress try_protect(GranuleRange run, Asking) noexcept { return protect(run); }
+  virtual Progress try_release(GranuleRange run, Asking) noexcept { return release(run); }
   /// How many bytes `fill` and `copy_home` should be given at once where there are that many: enough to work
   /// at full speed. Nobody else gets at a granule of the run meanwhile, so no more than take some
   /// milliseconds. A lease of more is filled in two halves of that at a time.

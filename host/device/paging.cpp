@@ -29,6 +29,10 @@ using Clock = std::chrono::steady_clock;
 
 /// So many look for faults while there are none: one that takes one need not wake another.
 constexpr unsigned kLookersMin = 2;
+/// How long device threads may keep a granule that the host wants, and one in the place of which it can take
+/// another.
+constexpr std::chrono::milliseconds kReleaseWaitMax{30'000};
+constexpr std::chrono::milliseconds kBriefWaitMax{20};
 /// A lost wake-up cannot happen; should the kernel forget one, this is what it costs.
 constexpr std::chrono::milliseconds kLookAgain{100};
 
@@ -256,17 +260,19 @@ Status Paging::await(Ticket ticket) noexcept {
   return {};
 }
 
-Status Paging::await_release(Ticket ticket, const PagingCommand& command, std::chrono::milliseconds wait_max,
-                             int give_up_by) noexcept {
-  const auto deadline = Clock::now() + wait_max;
+Status Paging::await_release(Ticket ticket, const PagingCommand& command, Asking how) noexcept {
+  const bool patiently = how == Asking::until_they_have;
+  const int given_up = patiently ? ETIMEDOUT : EAGAIN;
+  const auto deadline = Clock::now() + (patiently ? kReleaseWaitMax : kBriefWaitMax);
   ReleasePause rest;
   for (Backoff backoff;; backoff.pause()) {
     const std::uint64_t answer = answer_to(ticket);
     if (answer == (ticket + 1) << 1) return {};
     if (broken_.load(std::memory_order_acquire)) return broken_why_;
-    if (Clock::now() > deadline) return {Errc::resources, give_up_by, {}};
+    if (Clock::now() > deadline) return {Errc::resources, given_up, {}};
     if (answer >> 1 <= ticket) continue;
     // Pinned; or others have the slot already, and what it said is not known.
+    if (how == Asking::once) return {Errc::resources, given_up, {}};
     rest.pause();
     ticket = post(command);
     backoff = {};

@@ -112,11 +112,10 @@ class Paging {
   /// Valid answers: ok; device_failed.
   Status await(Ticket ticket) noexcept;
   /// The same for `command`, a protect or revoke that was posted as `ticket`: posts it again while device
-  /// threads have pins, so that none of them keeps a place in the ring. Valid answers: ok; device_failed;
-  /// resources with the errno `give_up_by` if they do not let go within `wait_max`: what they still have is
-  /// not known then, but no more than before, and the command may be executed yet.
-  Status await_release(Ticket ticket, const detail::PagingCommand& command,
-                       std::chrono::milliseconds wait_max, int give_up_by) noexcept;
+  /// threads have pins, as long as `how` says, so that none of them keeps a place in the ring. Valid answers:
+  /// ok; device_failed; resources (EAGAIN, or ETIMEDOUT of who asks until they have) if they do not let go:
+  /// what they still have is not known then, but no more than before, and the command may be executed yet.
+  Status await_release(Ticket ticket, const detail::PagingCommand& command, Asking how) noexcept;
 
   /// To be called when device threads have been given rights: one that is to end (`fail`) may not keep what
   /// it was given after the others were closed, or it might use that for ever without a fault.

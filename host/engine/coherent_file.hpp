@@ -62,18 +62,24 @@ enum class Patience : std::uint8_t {
   /// told so by EAGAIN.
   skip,
   /// Leaves them as they are, too, and gives threads of a running kernel only a moment to let go: they may
-  /// wait for the caller. For those who can take another granule instead. EAGAIN is the answer then.
+  /// wait for the caller. For those who have other granules meanwhile. EAGAIN is the answer then.
   briefly,
+  /// As `briefly`, without the moment. For those who can take another granule instead.
+  ask_once,
   /// Leaves them as they are, too, and also what threads of a running kernel would have to be asked for. For
   /// those who may wait for nobody.
   at_once,
 };
-constexpr bool leaves_busy_alone(Patience p) noexcept {
-  return p == Patience::skip || p == Patience::briefly || p == Patience::at_once;
+constexpr device::Asking asking(Patience p) noexcept {
+  switch (p) {
+    case Patience::briefly: return device::Asking::for_a_moment;
+    case Patience::ask_once: return device::Asking::once;
+    case Patience::at_once: return device::Asking::not_at_all;
+    default: return device::Asking::until_they_have;
+  }
 }
-/// Whether device threads need not have let go.
-constexpr bool leaves_kernels_alone(Patience p) noexcept {
-  return p == Patience::briefly || p == Patience::at_once;
+constexpr bool leaves_busy_alone(Patience p) noexcept {
+  return p == Patience::skip || asking(p) != device::Asking::until_they_have;
 }
 
 /// The smallest range that has both in it.
@@ -154,9 +160,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// Shared by launches that take leases here, had alone by one that must not meet them: see LeaseGates.
   os::Gate& lease_gate() noexcept { return lease_gate_; }
 
-  /// Gives the frame of a granule back to the device's pool, if it can be had at once. Called for another
-  /// file's or this file's fault.
-  Status evict(unsigned device, GranuleIndex g) noexcept;
+  /// Gives the frame of a granule back to the device's pool, if nobody uses it, and threads of a running
+  /// kernel let it go (`ask_once` or `briefly`; else EAGAIN). Called for another file's or this file's fault.
+  Status evict(unsigned device, GranuleIndex g, Patience patience) noexcept;
 
   // Host views. Adding and removing waits for transactions that change CPU rights, and for nothing else.
   /// \throws std::bad_alloc, and then it was not added
@@ -274,6 +280,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
   // steps.cpp: what each step does to the hardware and the bytes. Each ends in `settle`.
   Status take_step(Run& run, Step step, const Demand& demand) noexcept;
+  template <class Try, class Take>
+  Progress take_from_kernels(Run& run, Patience patience, const Try& try_to, const Take& take) noexcept;
   Status protect(Run& run, const Demand& demand) noexcept;
   Status recall(Run& run, AgentId requester) noexcept;
   Status do_mounts_own(Run& run, const Demand& demand) noexcept;
@@ -374,6 +382,9 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// beyond that they had when it came nearer. They get no others (see `fill`), and it moves away while they
   /// have none of these.
   std::atomic<std::uint64_t> known_end_{0};
+  /// Shared while devices' bytes are written in front of it, had alone while it moves: what is on its way
+  /// home is awaited then.
+  os::Gate known_end_gate_;
   const GranuleSize granule_;
   const std::vector<DeviceSlot*> devices_;
   Counters& host_;

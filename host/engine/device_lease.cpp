@@ -328,7 +328,7 @@ bool DeviceLeases::clear_window(const Held& held, FrameIndex first, FrameCount c
       if (tries >= kEvictTriesMax) return false;
       if (tries > 0) std::this_thread::sleep_for(kRetryPause);
       const DeviceSlot::FileUse use(slot_, frame, *owner);
-      if (use.get() != nullptr) why = use.get()->evict(slot_.number(), owner->granule);
+      if (use.get() != nullptr) why = use.get()->evict(slot_.number(), owner->granule, Patience::briefly);
     }
   }
   return true;

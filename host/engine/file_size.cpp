@@ -205,7 +205,7 @@ Status CoherentFile::perform_for_program(GranuleIndex g, Event event, SizeIo& io
         perform(range, {.event = event,
                         .requester = AgentId::mount(),
                         // A running kernel that has faulted it in lets go, though not at once.
-                        .patience = wait_max.count() > 0 ? Patience::skip : Patience::at_once,
+                        .patience = wait_max.count() > 0 ? Patience::briefly : Patience::at_once,
                         .io = &io});
     if (io.is_done() || (!status.is_ok() && status.system_error != EAGAIN)) return status;
     const GranuleWord seen = directory_.load(g);

@@ -54,7 +54,9 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
   device::FramePool& pool = slot.device().frames();
   const FrameCount count = region.params().frames_per_granule;
   assert(count <= pool.capacity() && "no launch may fault on such a file, and no lease of it fits");
-  const std::uint64_t patience = 2 * (pool.capacity().value / count.value) + 16;
+  // Each frame is asked for about twice; for what nobody waits for, some are.
+  const std::uint64_t victims_max = 16 + (may_wait ? 2 * (pool.capacity().value / count.value) : 0);
+  Patience patience = Patience::ask_once;
   std::uint64_t failures = 0;
   Status why{Errc::device_memory, 0, granule_.offset_of(g)};
   Clock::time_point deadline{};
@@ -67,20 +69,23 @@ Status CoherentFile::obtain_frame(GranuleIndex g, unsigned device, bool may_wait
     if (claim.kind == device::FramePool::Claim::Kind::evict) {
       const DeviceSlot::FileUse use(slot, claim.frame, claim.victim);
       if (use.get() == nullptr) continue;
-      const Status status = use.get()->evict(device, claim.victim.granule);
+      const Status status = use.get()->evict(device, claim.victim.granule, patience);
       // Threads of a running kernel keep it pinned: there are others, and it may be free the next time.
       const bool is_pinned = status.system_error == EAGAIN;
       // Where it failed may be in another file; the place that is told is the one that was asked for.
       if (!status.is_ok() && !is_pinned) why = {status.code, status.system_error, why.offset, status.reason};
-      if (++failures < patience) continue;
+      if (is_pinned && deadline == Clock::time_point{}) deadline = Clock::now() + kFrameWaitMax;
+      if (++failures < victims_max && !(is_pinned && Clock::now() > deadline)) continue;
     }
-    // Each frame was asked for about twice. Those that could not be written home will not be soon.
+    // Those that could not be written home will not be soon.
     if (!may_wait || why.code != Errc::device_memory) return why;
     const auto now = Clock::now();
     if (deadline == Clock::time_point{}) deadline = now + kFrameWaitMax;
     if (now > deadline) return why;
     std::this_thread::sleep_for(kRetryPause);
     failures = 0;
+    // None was free: those that are used all the time have to be given a moment.
+    patience = Patience::briefly;
   }
 }
 
@@ -123,9 +128,8 @@ void CoherentFile::free_frames(GranuleRange run, unsigned device) noexcept {
   if (!run.empty()) devices_[device]->trace_resident();
 }
 
-Status CoherentFile::evict(unsigned device, GranuleIndex g) noexcept {
-  const Demand demand{
-      .event = Event::evict, .requester = AgentId::device(device), .patience = Patience::briefly};
+Status CoherentFile::evict(unsigned device, GranuleIndex g, Patience patience) noexcept {
+  const Demand demand{.event = Event::evict, .requester = AgentId::device(device), .patience = patience};
   Run run{{g, GranuleCount{1}}, {}};
   if (!take_first(g, demand, run)) return {};
   // Only this device's own leases keep the frame. If those of others did, two devices that lease the same

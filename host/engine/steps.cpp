@@ -31,14 +31,29 @@ Status CoherentFile::take_step(Run& run, Step step, const Demand& demand) noexce
   return {};
 }
 
+/// Who waits for one granule until threads of a kernel let go holds no other meanwhile: those threads, or
+/// others, may want it.
+template <class Try, class Take>
+Progress CoherentFile::take_from_kernels(Run& run, Patience patience, const Try& try_to,
+                                         const Take& take) noexcept {
+  if (asking(patience) != device::Asking::until_they_have) return try_to(asking(patience));
+  if (run.range.count.value == 1) return take();
+  const Progress p = try_to(device::Asking::for_a_moment);
+  if (p.status.is_ok() || p.status.system_error != EAGAIN) return p;
+  if (p.done.value > 0) return {p.done, {}};
+  let_go({run.range.first + GranuleCount{1}, run.range.count - GranuleCount{1}}, false);
+  run.range.count = GranuleCount{1};
+  return take();
+}
+
 Status CoherentFile::protect(Run& run, const Demand& demand) noexcept {
   const AgentId requester = demand.requester;
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   if (run.state.owner.is_device()) {
     device::Region& region = *regions_[run.state.owner.device_number()];
-    const Progress p = leaves_kernels_alone(demand.patience)
-                           ? region.try_protect(run.range, demand.patience == Patience::briefly)
-                           : region.protect(run.range);
+    const Progress p = take_from_kernels(
+        run, demand.patience, [&](device::Asking how) { return region.try_protect(run.range, how); },
+        [&] { return region.protect(run.range); });
     return settle(run, p, Step::protect, requester);
   }
   if (run.state.owner.is_mount() && demand.patience == Patience::at_once)
@@ -100,9 +115,9 @@ Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId reque
                              Patience patience) noexcept {
   const trace::Range range(tracer_, trace::Kind::revoke, granule_.bytes_of(run.range.count));
   device::Region& region = *regions_[device];
-  const Progress p = leaves_kernels_alone(patience)
-                         ? region.try_release(run.range, patience == Patience::briefly)
-                         : region.release(run.range);
+  const Progress p = take_from_kernels(
+      run, patience, [&](device::Asking how) { return region.try_release(run.range, how); },
+      [&] { return region.release(run.range); });
   mark_clean({run.range.first, p.done}, device);
   free_frames({run.range.first, p.done}, device);
   return settle(run, p, step, requester);

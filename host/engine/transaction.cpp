@@ -29,7 +29,7 @@ Progress CoherentFile::perform_counted(GranuleRange range, const Demand& demand)
 Status CoherentFile::pin_together(GranuleRange range, const Demand& demand) noexcept {
   Demand without_waiting = demand;
   without_waiting.pin = true;
-  without_waiting.patience = Patience::skip;
+  without_waiting.patience = Patience::briefly;
   for (;;) {
     GranuleCount done{0};
     for (int tries = 0; tries < kPinTriesMax; ++tries) {

@@ -166,8 +166,7 @@ APRIME_DEVICE inline std::byte* pin(const PagedWindow& window, std::uint64_t gra
   }
 }
 
-/// Calls `use(bytes)` while the granule is pinned for the caller. What it throws ends the kernel, and its
-/// pins with it.
+/// Calls `use(bytes)` while the granule is pinned for the caller.
 ///
 /// Lanes of a warp that want different granules go round the loop at different times. A GPU lets those that
 /// have left it wait for the others, and these may wait for the host to make room, which it can where there
@@ -178,9 +177,18 @@ APRIME_DEVICE void use_pinned(const PagedWindow& window, std::uint64_t granule, 
   const WarpLanes lanes = lanes_at(entry, write ? Want::write : Want::read);
   for (unsigned done = 0; done == 0;) {
     if (std::byte* const bytes = try_pin(window, granule, write, lanes)) {
+#ifdef __CUDACC__
       use(bytes);
       lanes.sync();
       if (lanes.leads()) unpin(entry, lanes.count());
+#else
+      // It may throw, or the kernel may be stopped there: none of the lanes may wait for another.
+      struct Unpin {
+        std::uint64_t* entry;
+        ~Unpin() { unpin(entry, 1); }
+      } const unpins{entry};
+      use(bytes);
+#endif
       done = 1;
     } else {
       wait_for_right(window, granule, write, lanes);
