@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -440,6 +441,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
 
 template <class Put>
 Status CoherentFile::put_known(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept {
+  // Or what was on its way when the end came nearer would reach what is added behind it then.
+  const std::shared_lock shared(known_end_gate_);
   const std::uint64_t end = known_end_.load();
   if (at.value >= end) return {};
   return put(at, from.first(static_cast<std::size_t>(std::min<std::uint64_t>(from.size(), end - at.value))));

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -74,6 +75,8 @@ Status CoherentFile::truncate_from(const SizeSeen& before, ByteCount size) noexc
   const os::File::SizeResult now = file_.size();
   if (!now.status.is_ok()) return now.status;
   if (now.size != before.size || size_changes_ != before.changes) return {Errc::conflict, 0, {}};
+  // What is on its way home would make the file longer again.
+  const std::lock_guard alone(known_end_gate_);
   const Status status = file_.truncate(size);
   if (!status.is_ok()) return status;
   ++size_changes_;
@@ -91,6 +94,7 @@ void CoherentFile::note_end(const SizeSeen& seen) noexcept {
   // It may go on growing. But only what it lacks now may be taken from what devices store.
   const bool is_there = seen.size.value > seen.known_end ? now.size >= seen.size : now.size == seen.size;
   if (!is_there) return;
+  const std::lock_guard alone(known_end_gate_);
   ++size_changes_;
   known_end_.store(seen.size.value);
 }

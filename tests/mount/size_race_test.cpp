@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <string>
@@ -245,6 +246,41 @@ TEST_P(SizeRaces, of_two_mappings_that_reach_the_end_one_makes_the_file_larger) 
   EXPECT_EQ(refused.get(), Errc::invalid_argument) << "the file ends elsewhere now";
   EXPECT_EQ(other_.ask("size"), "ok 40000");
   EXPECT_EQ(smaller.size_bytes(), ByteCount{20000});
+}
+
+TEST_P(SizeRaces, what_is_on_its_way_home_does_not_replace_what_is_added_behind_a_cut_that_was_noticed) {
+  mounted_.device_stores(mapping_, granule(2), 9);
+  Hold write({Call::pwrite, When::before, granule(2)});
+  std::future<void> synced = std::async(std::launch::async, [&] { mapping_.sync(granule(2)); });
+  write.wait();
+  std::filesystem::resize_file(mounted_.plain("file"), kGranule);
+  // Any of what notices a cut: it may wait for the write.
+  std::future<void> noticed = std::async(std::launch::async, [&] {
+    std::byte first{};
+    mapping_.read(ByteOffset{0}, {&first, 1});
+  });
+  if (noticed.wait_for(std::chrono::seconds{1}) != std::future_status::ready) write.release();
+  noticed.get();
+  const std::string added(3 * kGranule, 'x');
+  std::fstream file(mounted_.plain("file"), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(kGranule);
+  file << added << std::flush;
+  write.release();
+  synced.get();
+  EXPECT_TRUE(mounted_.content("file").substr(kGranule) == added);
+}
+
+TEST_P(SizeRaces, what_is_on_its_way_home_does_not_make_a_file_that_is_cut_longer_again) {
+  mounted_.device_stores(mapping_, granule(2), 9);
+  Hold write({Call::pwrite, When::before, granule(2)});
+  std::future<void> synced = std::async(std::launch::async, [&] { mapping_.sync(granule(2)); });
+  write.wait();
+  std::future<void> cut = std::async(std::launch::async, [&] { mapping_.resize(ByteCount{kGranule}); });
+  if (cut.wait_for(std::chrono::seconds{1}) != std::future_status::ready) write.release();
+  cut.get();
+  write.release();
+  synced.get();
+  EXPECT_EQ(std::filesystem::file_size(mounted_.plain("file")), kGranule);
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, SizeRaces, testing::Values(DeviceKind::emulated, DeviceKind::emulated_strict),
