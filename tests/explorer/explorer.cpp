@@ -65,6 +65,7 @@ bool Explorer::run(const Setup& setup, const Check& check, Outcome& outcome) {
   delays_done_ = 0;
   delay_was_void_ = false;
   failure_.clear();
+  memory_.begin_run(is_sampling_);
   being_set_up_ = this;
   setup(*this);
   for (Thread& thread : threads_) thread.fiber = pool_.take();
@@ -124,12 +125,14 @@ bool Explorer::is_delayed() noexcept {
 
 void Explorer::sleep() noexcept {
   if (is_sampling_ && random_() % kSleepsAtPriority == 0) threads_[current_].priority = --lowest_priority_;
+  memory_.pass_time();
   threads_[current_].state = State::asleep;
   threads_[current_].changes_seen = changes_;
   leave_it_to_others();
 }
 
 void Explorer::block_on(const void* place) noexcept {
+  memory_.pass_time();
   threads_[current_].state = State::blocked;
   threads_[current_].blocked_on = place;
   leave_it_to_others();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/device/fiber.hpp"
+#include "tests/explorer/weak_memory.hpp"
 
 namespace aprime::explored {
 
@@ -17,7 +18,7 @@ namespace aprime::explored {
 /// The orders are those of delay-bounded scheduling (Emmi, Qadeer, Rakamaric: "Delay-bounded scheduling",
 /// POPL 2011): a thread runs until it sleeps or ends, and then the next one does; a delay makes it stand back
 /// once for the next. All ways of placing a few delays are tried, which are few enough to be tried, and most
-/// defects need one or two. Memory is sequentially consistent: what a weaker one may do is not looked at.
+/// defects need one or two. Memory is sequentially consistent there; in random orders it is a WeakMemory.
 class Explorer {
  public:
   explicit Explorer(std::size_t stack_bytes = std::size_t{64} << 10);
@@ -81,6 +82,10 @@ class Explorer {
   [[noreturn]] void end_thread() noexcept;
   /// Ends the run: it is as it should not be.
   [[noreturn]] void fail(std::string what) noexcept;
+  WeakMemory& memory() noexcept { return memory_; }
+  std::size_t number_of_running() const noexcept { return current_; }
+  /// Of a sample.
+  std::uint64_t random() noexcept { return random_(); }
 
  private:
   enum class State : std::uint8_t { ready, asleep, blocked, ended };
@@ -123,6 +128,7 @@ class Explorer {
   device::FiberPool pool_;
   std::vector<Thread> threads_;
   std::size_t current_ = 0;
+  WeakMemory memory_{*this};
 
   // Of the run under way.
 

@@ -34,55 +34,98 @@
 
 namespace std {
 
+/// As std::memory_order is called where words are explored.
+constexpr aprime::explored::Order explored_order(memory_order how) noexcept {
+  using aprime::explored::Order;
+  switch (how) {
+    case memory_order_relaxed: return Order::relaxed;
+    case memory_order_release: return Order::release;
+    case memory_order_acq_rel: return Order::acq_rel;
+    case memory_order_seq_cst: return Order::seq_cst;
+    default: return Order::acquire;
+  }
+}
+
 template <class T>
 class explored_atomic_ref {
  public:
   explicit explored_atomic_ref(T& word) noexcept : word_(word) {}
 
-  T load(memory_order = memory_order_seq_cst) const noexcept {
-    step();
-    const T value = word_;
+  T load(memory_order how = memory_order_seq_cst) const noexcept {
+    if (!is_running()) return word_;
+    running().step();
+    const T value = running().memory().load(word_, explored_order(how));
     // Others may come before what it points to is looked at.
-    if constexpr (is_pointer_v<T>) step();
+    if constexpr (is_pointer_v<T>) running().step();
     return value;
   }
-  void store(T value, memory_order = memory_order_seq_cst) const noexcept { exchange(value); }
-  T exchange(T value, memory_order = memory_order_seq_cst) const noexcept {
-    return change([value](T) { return value; });
+  void store(T value, memory_order how = memory_order_seq_cst) const noexcept {
+    if (!is_running()) {
+      word_ = value;
+      return;
+    }
+    running().step();
+    const bool is_new = running().memory().newest(word_) != value;
+    running().memory().store(word_, value, explored_order(how));
+    if (is_new) running().changed();
   }
-  T fetch_add(T value, memory_order = memory_order_seq_cst) const noexcept {
-    return change([value](T before) { return static_cast<T>(before + value); });
+  T exchange(T value, memory_order how = memory_order_seq_cst) const noexcept {
+    return change(how, [value](T) { return value; });
   }
-  T fetch_sub(T value, memory_order = memory_order_seq_cst) const noexcept {
-    return change([value](T before) { return static_cast<T>(before - value); });
+  T fetch_add(T value, memory_order how = memory_order_seq_cst) const noexcept {
+    return change(how, [value](T before) { return static_cast<T>(before + value); });
   }
-  T fetch_or(T value, memory_order = memory_order_seq_cst) const noexcept {
-    return change([value](T before) { return static_cast<T>(before | value); });
+  T fetch_sub(T value, memory_order how = memory_order_seq_cst) const noexcept {
+    return change(how, [value](T before) { return static_cast<T>(before - value); });
   }
-  T fetch_and(T value, memory_order = memory_order_seq_cst) const noexcept {
-    return change([value](T before) { return static_cast<T>(before & value); });
+  T fetch_or(T value, memory_order how = memory_order_seq_cst) const noexcept {
+    return change(how, [value](T before) { return static_cast<T>(before | value); });
   }
-  bool compare_exchange_strong(T& expected, T desired, memory_order = memory_order_seq_cst,
-                               memory_order = memory_order_seq_cst) const noexcept {
+  T fetch_and(T value, memory_order how = memory_order_seq_cst) const noexcept {
+    return change(how, [value](T before) { return static_cast<T>(before & value); });
+  }
+  bool compare_exchange_strong(T& expected, T desired, memory_order how,
+                               memory_order otherwise) const noexcept {
     const T wanted = expected;
-    expected = change([&](T before) { return before == wanted ? desired : before; });
+    if (!is_running()) {
+      expected = word_;
+      if (expected == wanted) word_ = desired;
+    } else {
+      running().step();
+      expected = running().memory().compare_exchange(word_, wanted, desired, explored_order(how),
+                                                     explored_order(otherwise));
+      if (expected == wanted && desired != wanted) running().changed();
+    }
     return expected == wanted;
   }
-  bool compare_exchange_weak(T& expected, T desired, memory_order = memory_order_seq_cst,
-                             memory_order = memory_order_seq_cst) const noexcept {
-    return compare_exchange_strong(expected, desired);
+  bool compare_exchange_strong(T& expected, T desired,
+                               memory_order how = memory_order_seq_cst) const noexcept {
+    return compare_exchange_strong(expected, desired, how, explored_load_order(how));
+  }
+  template <class... Orders>
+  bool compare_exchange_weak(T& expected, T desired, Orders... orders) const noexcept {
+    return compare_exchange_strong(expected, desired, orders...);
   }
 
  private:
-  static void step() noexcept {
-    if (aprime::explored::Explorer::is_running()) aprime::explored::Explorer::running().step();
+  static constexpr memory_order explored_load_order(memory_order how) noexcept {
+    if (how == memory_order_acq_rel) return memory_order_acquire;
+    return how == memory_order_release ? memory_order_relaxed : how;
+  }
+  static bool is_running() noexcept { return aprime::explored::Explorer::is_running(); }
+  static aprime::explored::Explorer& running() noexcept { return aprime::explored::Explorer::running(); }
+  template <class Change>
+  T change(memory_order how, const Change& change) const noexcept {
+    if (!is_running()) return exchange_here(change);
+    running().step();
+    const T before = running().memory().change(word_, explored_order(how), change);
+    if (change(before) != before) running().changed();
+    return before;
   }
   template <class Change>
-  T change(const Change& change) const noexcept {
-    step();
+  T exchange_here(const Change& change) const noexcept {
     const T before = word_;
     word_ = change(before);
-    if (word_ != before) aprime::explored::Explorer::changed();
     return before;
   }
 
@@ -95,20 +138,26 @@ class explored_atomic {
   explored_atomic() = default;
   constexpr explored_atomic(T value) noexcept : value_(value) {}
 
-  T load(memory_order = memory_order_seq_cst) const noexcept { return ref().load(); }
-  void store(T value, memory_order = memory_order_seq_cst) noexcept { ref().store(value); }
-  T exchange(T value, memory_order = memory_order_seq_cst) noexcept { return ref().exchange(value); }
-  T fetch_add(T value, memory_order = memory_order_seq_cst) noexcept { return ref().fetch_add(value); }
-  T fetch_sub(T value, memory_order = memory_order_seq_cst) noexcept { return ref().fetch_sub(value); }
-  T fetch_or(T value, memory_order = memory_order_seq_cst) noexcept { return ref().fetch_or(value); }
-  T fetch_and(T value, memory_order = memory_order_seq_cst) noexcept { return ref().fetch_and(value); }
-  bool compare_exchange_strong(T& expected, T desired, memory_order = memory_order_seq_cst,
-                               memory_order = memory_order_seq_cst) noexcept {
-    return ref().compare_exchange_strong(expected, desired);
+  T load(memory_order how = memory_order_seq_cst) const noexcept { return ref().load(how); }
+  void store(T value, memory_order how = memory_order_seq_cst) noexcept { ref().store(value, how); }
+  T exchange(T value, memory_order how = memory_order_seq_cst) noexcept { return ref().exchange(value, how); }
+  T fetch_add(T value, memory_order how = memory_order_seq_cst) noexcept {
+    return ref().fetch_add(value, how);
   }
-  bool compare_exchange_weak(T& expected, T desired, memory_order = memory_order_seq_cst,
-                             memory_order = memory_order_seq_cst) noexcept {
-    return ref().compare_exchange_strong(expected, desired);
+  T fetch_sub(T value, memory_order how = memory_order_seq_cst) noexcept {
+    return ref().fetch_sub(value, how);
+  }
+  T fetch_or(T value, memory_order how = memory_order_seq_cst) noexcept { return ref().fetch_or(value, how); }
+  T fetch_and(T value, memory_order how = memory_order_seq_cst) noexcept {
+    return ref().fetch_and(value, how);
+  }
+  template <class... Orders>
+  bool compare_exchange_strong(T& expected, T desired, Orders... orders) noexcept {
+    return ref().compare_exchange_strong(expected, desired, orders...);
+  }
+  template <class... Orders>
+  bool compare_exchange_weak(T& expected, T desired, Orders... orders) noexcept {
+    return ref().compare_exchange_strong(expected, desired, orders...);
   }
 
  private:
@@ -124,8 +173,10 @@ class explored_mutex {
     if (aprime::explored::Explorer::is_running())
       aprime::explored::Explorer::running().wait_until([this] { return !is_locked_; });
     is_locked_ = true;
+    if (aprime::explored::Explorer::is_running()) aprime::explored::Explorer::running().memory().take(this);
   }
   void unlock() noexcept {
+    if (aprime::explored::Explorer::is_running()) aprime::explored::Explorer::running().memory().give(this);
     is_locked_ = false;
     aprime::explored::Explorer::changed();
   }
@@ -156,14 +207,17 @@ class explored_thread {
   explicit explored_thread(std::function<void()> body) : is_over_(std::make_shared<bool>(false)) {
     aprime::explored::Explorer::being_set_up().add_thread([run = std::move(body), over = is_over_] {
       run();
+      aprime::explored::Explorer::running().memory().give(over.get());
       *over = true;
     });
   }
   bool joinable() const noexcept { return is_over_ != nullptr; }
   void join() noexcept {
     // After a run that failed it is not over.
-    if (aprime::explored::Explorer::is_running())
+    if (aprime::explored::Explorer::is_running()) {
       aprime::explored::Explorer::running().wait_until([this] { return *is_over_; });
+      aprime::explored::Explorer::running().memory().take(is_over_.get());
+    }
     is_over_ = nullptr;
   }
   static unsigned hardware_concurrency() noexcept { return 2; }

@@ -16,6 +16,24 @@ constexpr device::RegionId kRegion{3};
 
 constexpr GranuleRange one(std::uint64_t g) { return {GranuleIndex{g}, GranuleCount{1}}; }
 
+// What the standard library copies is not seen by who looks at plain accesses.
+
+void note_read(std::span<const std::byte> bytes) noexcept {
+  if (Explorer::is_running()) Explorer::running().memory().read(bytes.data(), bytes.size());
+}
+void note_write(std::span<const std::byte> bytes) noexcept {
+  if (Explorer::is_running()) Explorer::running().memory().write(bytes.data(), bytes.size());
+}
+/// What other device threads add to.
+std::uint64_t count_at(const std::uint64_t* word) noexcept {
+  return detail::DeviceWord<std::uint64_t>(const_cast<std::uint64_t&>(*word)).load(detail::order::relaxed);
+}
+void copy_noted(std::span<const std::byte> from, std::span<std::byte> to) noexcept {
+  note_read(from);
+  note_write(to.first(from.size()));
+  std::ranges::copy(from, to.begin());
+}
+
 }  // namespace
 
 Status PlainFrames::fill(device::FrameBytes to, device::HomePort& home, ByteOffset at) noexcept {
@@ -25,20 +43,30 @@ Status PlainFrames::copy_home(device::FrameBytes from, device::HomePort& home, B
   return home.write(at, part(from));
 }
 Status PlainFrames::zero(device::FrameBytes bytes) noexcept {
+  note_write(part(bytes));
   std::ranges::fill(part(bytes), std::byte{0});
   return {};
 }
 Status PlainFrames::read(device::FrameBytes from, std::span<std::byte> into) noexcept {
-  std::ranges::copy(part(from), into.begin());
+  copy_noted(part(from), into);
   return {};
 }
 Status PlainFrames::write(device::FrameBytes to, std::span<const std::byte> from) noexcept {
-  std::ranges::copy(from, part(to).begin());
+  copy_noted(from, part(to));
   return {};
 }
 Status PlainFrames::copy(device::FrameBytes from, FrameIndex to) noexcept {
-  std::memmove(address(to), part(from).data(), from.size.value);
+  copy_noted(part(from), {address(to), from.size.value});
   return {};
+}
+
+void World::Memory::track_in(WeakMemory& memory) {
+  // In the order in which they were asked for.
+  constexpr const char* kNames[] = {"staging memory", "words of both sides", "device words", "port",
+                                    "page table"};
+  std::size_t i = 0;
+  for (const os::Mapped& part : parts_)
+    memory.track(i < std::size(kNames) ? kNames[i++] : "memory", part.bytes());
 }
 
 Status World::Memory::upload(std::byte* to, std::span<const std::byte> from) noexcept {
@@ -65,14 +93,22 @@ World::World(const Options& options)
   // By new: it is our business alone what else this is.
   region_.reset(new device::DemandRegion(std::move(params), frames_, kBytes, pool_, *this, *this));
   window_ = region_->paged_window();
-  table_ = region_->paged().table();
+  WeakMemory& memory = explorer_.memory();
+  memory_.track_in(memory);
+  memory.track("home", home_);
+  memory.track("frames", frames_.bytes());
+  for (std::size_t f = 0; f < options.frames; ++f)
+    memory.watch({frames_.address(FrameIndex{f}), sizeof(Granule)});
+  paged_ = std::make_unique<FewEntries>(region_->paged(), options.granules);
   for (unsigned i = 0; i < options.copiers; ++i)
     explorer_.add_thread([this, i] {
       explorer_.wait_until([&] { return pager_port_ != nullptr || paging_ == nullptr; });
       if (paging_ == nullptr) return;
+      explorer_.memory().take(&pager_port_);
       ++copiers_;
       detail::blockIdx = {1 + i, 0, 0};
       detail::PagerKernel{}(pager_port_);
+      explorer_.memory().give(&copiers_);
       --copiers_;
       Explorer::changed();
     });
@@ -89,12 +125,14 @@ void World::kernel(std::function<void(World&)> body) {
   ++kernels_;
   explorer_.add_thread([this, run = std::move(body)] {
     explorer_.wait_until([this] { return has_begun_; });
+    explorer_.memory().take(&has_begun_);
     run(*this);
     kernel_thread_has_ended();
   });
 }
 
 void World::kernel_thread_has_ended() noexcept {
+  explorer_.memory().give(&kernels_);
   --kernels_;
   Explorer::changed();
 }
@@ -103,34 +141,43 @@ void World::host(std::function<void(World&)> body) {
   ++hosts_;
   explorer_.add_thread([this, run = std::move(body)] {
     run(*this);
+    explorer_.memory().give(&hosts_);
     --hosts_;
     Explorer::changed();
   });
 }
 
 void World::launch() noexcept {
-  device::PagedRegion* const regions[] = {&region_->paged()};
+  device::PagedRegion* const regions[] = {paged_.get()};
   paging_->begin(regions);
+  explorer_.memory().give(&has_begun_);
   has_begun_ = true;
   Explorer::changed();
   explorer_.wait_until([this] { return kernels_ == 0; });
+  explorer_.memory().take(&kernels_);
   paging_->end(true);
   const bool should_fail = options_.bad_granule < options_.granules;
   expect(paging_->failure().has_value() == should_fail, "a fault was answered wrongly");
   // The others work on the region as it is without a kernel.
   explorer_.wait_until([this] { return hosts_ == 0; });
+  explorer_.memory().take(&hosts_);
   paging_.reset();
   Explorer::changed();
 }
 
 Status World::run_pager(const detail::PagingPort* port) noexcept {
   // Behind the kernel, where it has no room beside it.
-  if (!options_.has_pager) explorer_.wait_until([this] { return kernels_ == 0; });
+  if (!options_.has_pager) {
+    explorer_.wait_until([this] { return kernels_ == 0; });
+    explorer_.memory().take(&kernels_);
+  }
+  explorer_.memory().give(&pager_port_);
   pager_port_ = port;
   Explorer::changed();
   detail::blockIdx = {};
   detail::PagerKernel{}(port);
   explorer_.wait_until([this] { return copiers_ == 0; });
+  explorer_.memory().take(&copiers_);
   return {};
 }
 
@@ -144,8 +191,8 @@ std::string World::check() {
         is_home_stale ? words_at(frames_.address(region_->frame_of(GranuleIndex{g}))) : home_of(g);
     if ((window_.entries[g] & PageEntry::kPins) != 0) return "pins are left";
     if (bytes[0] != tag(g)) return "the bytes are another granule's";
-    if (bytes[1] != ended_[g])
-      return std::to_string(ended_[g]) + " additions were made, and " + std::to_string(bytes[1]) +
+    if (bytes[1] != ended_[g].size())
+      return std::to_string(ended_[g].size()) + " additions were made, and " + std::to_string(bytes[1]) +
              " are there";
   }
   return {};
@@ -153,6 +200,22 @@ std::string World::check() {
 
 void World::expect(bool is_so, const char* otherwise) noexcept {
   if (!is_so) explorer_.fail(otherwise);
+}
+
+void World::note_addition(std::uint64_t g, WeakMemory::Stamp when) noexcept { ended_[g].push_back(when); }
+
+std::uint64_t World::additions_known(std::uint64_t g) noexcept {
+  WeakMemory& memory = explorer_.memory();
+  if (!memory.is_weak()) return ended_[g].size();
+  return static_cast<std::uint64_t>(
+      std::ranges::count_if(ended_[g], [&](WeakMemory::Stamp when) { return memory.knows(when); }));
+}
+
+/// Of what it did before its last release.
+WeakMemory::Stamp World::when_released() noexcept {
+  WeakMemory::Stamp when = explorer_.memory().now();
+  --when.epoch;
+  return when;
 }
 
 void World::expect_current(std::uint64_t g, std::uint64_t ended, const Granule& seen) noexcept {
@@ -166,7 +229,7 @@ void World::expect_current(std::uint64_t g, std::uint64_t ended, const Granule& 
 void World::add(std::uint64_t g) noexcept {
   ++begun_[g];
   static_cast<void>(span().atomic_add(kWords * g + 1, 1));
-  ++ended_[g];
+  note_addition(g, when_released());
 }
 
 void World::add_pinned(std::uint64_t g) noexcept {
@@ -176,12 +239,11 @@ void World::add_pinned(std::uint64_t g) noexcept {
     expect(pinned[0] == tag(g), "a pin shows another granule's bytes");
     was_pinned_ = true;
     Explorer::changed();
-    // Atomic among device threads.
-    const std::uint64_t stored = ++pinned[1];
+    const std::uint64_t stored = ::atomicAdd(detail::cuda_word(&pinned[1]), 1) + 1;
     explorer_.step();
-    expect(pinned[0] == tag(g) && pinned[1] >= stored, "a granule was taken in spite of a pin");
+    expect(pinned[0] == tag(g) && count_at(&pinned[1]) >= stored, "a granule was taken in spite of a pin");
   }
-  ++ended_[g];
+  note_addition(g, when_released());
 }
 
 void World::ask_for(std::uint64_t g) noexcept {
@@ -193,17 +255,17 @@ void World::wait_for_pin() noexcept {
 }
 
 void World::read(const Span& span, std::uint64_t g) noexcept {
-  const std::uint64_t ended = ended_[g];
+  const std::uint64_t ended = additions_known(g);
   const std::uint64_t first = span.load(kWords * g);
   expect_current(g, ended, {first, span.load(kWords * g + 1)});
 }
 
 void World::read_pinned(std::uint64_t g) noexcept {
-  const std::uint64_t ended = ended_[g];
+  const std::uint64_t ended = additions_known(g);
   const auto pinned = ConstSpan(span()).pin_span(kWords * g, 2);
-  const Granule seen{pinned[0], pinned[1]};
+  const Granule seen{pinned[0], count_at(&pinned[1])};
   explorer_.step();
-  expect(pinned[0] == seen[0] && pinned[1] >= seen[1], "a granule was taken in spite of a pin");
+  expect(pinned[0] == seen[0] && count_at(&pinned[1]) >= seen[1], "a granule was taken in spite of a pin");
   expect_current(g, ended, seen);
 }
 
@@ -211,22 +273,24 @@ void World::read_pinned(std::uint64_t g) noexcept {
 
 Status World::read(ByteOffset at, std::span<std::byte> into) noexcept {
   explorer_.step();
-  std::memcpy(into.data(), &home_[at.value], into.size());
+  copy_noted(std::span(home_).subspan(at.value, into.size()), into);
   return {};
 }
 
 Status World::write(ByteOffset at, std::span<const std::byte> from) noexcept {
   explorer_.step();
-  std::memcpy(&home_[at.value], from.data(), from.size());
+  copy_noted(from, std::span(home_).subspan(at.value));
   return {};
 }
 
 void World::begin_use(std::uint64_t g) noexcept {
   explorer_.wait_until([&] { return !known_[g].is_busy; });
+  explorer_.memory().take(&known_[g]);
   known_[g].is_busy = true;
 }
 
 void World::end_use(std::uint64_t g) noexcept {
+  explorer_.memory().give(&known_[g]);
   known_[g].is_busy = false;
   Explorer::changed();
 }
@@ -266,6 +330,7 @@ void World::take_frame(std::uint64_t g) noexcept {
     expect(claim.kind == device::FramePool::Claim::Kind::evict, "there is no frame");
     const std::uint64_t victim = claim.victim.granule.value;
     if (known_[victim].is_busy || !known_[victim].may_load) continue;
+    explorer_.memory().take(&known_[victim]);
     known_[victim].is_busy = true;
     bring_home(victim, false);
     end_use(victim);
@@ -294,12 +359,12 @@ void World::host_add(std::uint64_t g) noexcept {
   explorer_.step();
   ++begun_[g];
   ++home_of(g)[1];
-  ++ended_[g];
+  note_addition(g, explorer_.memory().now());
   end_use(g);
 }
 
 void World::host_read(std::uint64_t g) noexcept {
-  const std::uint64_t ended = ended_[g];
+  const std::uint64_t ended = additions_known(g);
   begin_use(g);
   if (known_[g].may_store) bring_home(g, true);
   explorer_.step();
@@ -322,7 +387,7 @@ void World::host_add_through_copy(std::uint64_t g) noexcept {
   expect_ok(region_->read_copy(GranuleIndex{g}, at, std::as_writable_bytes(std::span(&count, 1))));
   ++count;
   expect_ok(region_->write_copy(GranuleIndex{g}, at, std::as_bytes(std::span(&count, 1))));
-  ++ended_[g];
+  note_addition(g, explorer_.memory().now());
   end_use(g);
 }
 
@@ -334,23 +399,27 @@ void World::evict(std::uint64_t g) noexcept {
 
 void World::prefetch(std::uint64_t g) noexcept { expect_ok(give(g, false)); }
 
-std::uint64_t stored_by_device(const std::uint64_t& word, std::uint64_t after) noexcept {
-  return World::current()->stored(word, after);
+std::uint64_t stored_by_device(const std::uint64_t* word, std::uint64_t before,
+                               std::uint64_t after) noexcept {
+  return World::current()->stored(word, before, after);
 }
 
-bool is_step(const void* word) noexcept { return World::current()->is_step(word); }
+Order ordered_by_device(Order how) noexcept { return World::current()->ordered(how); }
 
-bool World::is_step(const void* word) const noexcept {
-  const std::span<std::uint64_t> table = table_;
-  const std::less<> is_before;
-  return is_before(word, table.data() + options_.granules) || !is_before(word, table.data() + table.size());
+bool is_fenced_by_device() noexcept { return World::current()->is_fenced(); }
+
+Order World::ordered(Order how) const noexcept {
+  switch (options_.flaw) {
+    case Flaw::releases_nothing: return acquires(how) ? Order::acquire : Order::relaxed;
+    case Flaw::acquires_nothing: return releases(how) ? Order::release : Order::relaxed;
+    default: return how;
+  }
 }
 
-std::uint64_t World::stored(const std::uint64_t& word, std::uint64_t after) noexcept {
-  const std::uint64_t before = word;
+std::uint64_t World::stored(const std::uint64_t* word, std::uint64_t before, std::uint64_t after) noexcept {
   const std::less<> is_before;
   const auto is_in = [&](const auto* first, std::size_t count) {
-    const auto* const at = reinterpret_cast<const std::byte*>(&word);
+    const auto* const at = reinterpret_cast<const std::byte*>(word);
     return !is_before(at, reinterpret_cast<const std::byte*>(first)) &&
            is_before(at, reinterpret_cast<const std::byte*>(first + count));
   };

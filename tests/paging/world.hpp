@@ -28,6 +28,10 @@ enum class Flaw : std::uint8_t {
   keeps_pending,   ///< of a fault that was answered
   keeps_own_mark,  ///< of a right that came before it was asked for
   keeps_read,      ///< of a copy that is taken
+  // Of device code, in what is ordered with what.
+  releases_nothing,
+  acquires_nothing,
+  has_no_fences,
 };
 
 /// Frames of one page, in memory that everybody may touch.
@@ -48,6 +52,8 @@ class PlainFrames final : public device::FrameMemory {
   void label(FrameIndex, FrameCount, device::RegionId, ByteOffset) noexcept override {}
   void clear_label(FrameIndex, FrameCount) noexcept override {}
 
+  std::span<const std::byte> bytes() const noexcept { return bytes_; }
+
   static constexpr std::size_t kBytes = 4096;
 
  private:
@@ -63,7 +69,8 @@ class PlainFrames final : public device::FrameMemory {
 /// for each granule.
 ///
 /// Of a granule the first word never changes, and tells it from others; the second counts up: whoever reads
-/// it sees every addition that has ended before he began, and none that begins after he has ended.
+/// it sees every addition that has ended before he began, and none that begins after he has ended. (Where
+/// memory is weak, those that have ended before something that he knows of.)
 class World final : private device::FaultHandler, private device::HomePort, private device::PagingSource {
  public:
   struct Options {
@@ -122,9 +129,10 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   /// The world of the run under way.
   static World*& current() noexcept { return current_; }
   void kernel_thread_has_ended() noexcept;
-  /// What device code that stores `after` in a word leaves there.
-  std::uint64_t stored(const std::uint64_t& word, std::uint64_t after) noexcept;
-  bool is_step(const void* word) const noexcept;
+  /// What device code that makes `after` of `before` leaves in a word.
+  std::uint64_t stored(const std::uint64_t* word, std::uint64_t before, std::uint64_t after) noexcept;
+  Order ordered(Order how) const noexcept;
+  bool is_fenced() const noexcept { return options_.flaw != Flaw::has_no_fences; }
 
  private:
   static constexpr std::size_t kWords = PlainFrames::kBytes / sizeof(std::uint64_t);
@@ -146,9 +154,27 @@ class World final : private device::FaultHandler, private device::HomePort, priv
     void free(std::byte*) noexcept override {}
     Status clear(std::byte*) noexcept override { return {}; }
     Status upload(std::byte* to, std::span<const std::byte> from) noexcept override;
+    void track_in(WeakMemory& memory);
 
    private:
     std::list<os::Mapped> parts_;
+  };
+
+  /// The region, with no more of its page table than there are granules.
+  class FewEntries final : public device::PagedRegion {
+   public:
+    FewEntries(device::PagedRegion& region, std::size_t granules) : region_(region), granules_(granules) {}
+    void prepare_session() override { region_.prepare_session(); }
+    void enter_session() noexcept override { region_.enter_session(); }
+    void cancel_session() noexcept override { region_.cancel_session(); }
+    void leave_session() noexcept override { region_.leave_session(); }
+    Status serve(GranuleIndex g, bool write) noexcept override { return region_.serve(g, write); }
+    std::span<std::uint64_t> table() const noexcept override { return region_.table().first(granules_); }
+    device::RegionId id() const noexcept override { return region_.id(); }
+
+   private:
+    device::PagedRegion& region_;
+    const std::size_t granules_;
   };
 
   device::Paging& paging() override { return *paging_; }
@@ -170,7 +196,12 @@ class World final : private device::FaultHandler, private device::HomePort, priv
 
   Granule& words_at(std::byte* at) const noexcept { return *reinterpret_cast<Granule*>(at); }
   Granule& home_of(std::uint64_t g) noexcept { return words_at(&home_[g * PlainFrames::kBytes]); }
-  /// `ended`: additions that had when the reader began.
+  /// The calling thread has made one.
+  void note_addition(std::uint64_t g, WeakMemory::Stamp when) noexcept;
+  WeakMemory::Stamp when_released() noexcept;
+  /// Of the additions, those that the calling thread has to see.
+  std::uint64_t additions_known(std::uint64_t g) noexcept;
+  /// `ended`: additions that the reader had to see when he began.
   void expect_current(std::uint64_t g, std::uint64_t ended, const Granule& seen) noexcept;
   void expect(bool is_so, const char* otherwise) noexcept;
   void expect_ok(const Status& status) noexcept { expect(status.is_ok(), "an operation has failed"); }
@@ -181,17 +212,17 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   const Options options_;
   std::vector<std::byte> home_;
   std::vector<Known> known_;
-  /// Additions that have begun, and those that have ended.
-  std::vector<std::uint64_t> begun_, ended_;
+  /// Additions that have begun, and when those that have ended were made.
+  std::vector<std::uint64_t> begun_;
+  std::vector<std::vector<WeakMemory::Stamp>> ended_;
 
   Memory memory_;
   PlainFrames frames_;
   device::FramePool pool_;
   std::unique_ptr<device::Paging> paging_;
   std::unique_ptr<device::DemandRegion> region_;
+  std::unique_ptr<FewEntries> paged_;
   detail::PagedWindow window_{};
-  /// Longer than the file.
-  std::span<std::uint64_t> table_;
 
   unsigned kernels_ = 0;
   unsigned hosts_ = 0;
