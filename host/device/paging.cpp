@@ -39,9 +39,10 @@ constexpr std::chrono::milliseconds kLookAgain{100};
 /// Each serves one fault at a time, for most of which it copies from the page cache.
 unsigned service_threads() noexcept { return std::clamp(std::thread::hardware_concurrency() / 2, 4U, 8U); }
 
-/// What the host and the device both write to lies in different cache lines.
+/// What the host and the device both write to, and what some device threads write and others look at all the
+/// time, lies in different cache lines: a GPU's have 128 bytes.
 template <class T>
-struct alignas(64) Line {
+struct alignas(128) Line {
   T value;
 };
 

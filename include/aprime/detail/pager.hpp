@@ -248,7 +248,16 @@ APRIME_DEVICE inline bool take_commands(const PagingPort& port, WarpLanes lanes)
   const bool has_one = (taken >> lanes.own & 1) != 0;
   if (taken != 0) acquire_seen_of_host();
   PagingCommand command;
-  if (has_one) command = port.commands[(number - 1) % kPagingCommands];
+  if (has_one) {
+    // Field by field: nvcc copies the whole of it in bytes, 40 loads from the host's memory.
+    const PagingCommand& slot = port.commands[(number - 1) % kPagingCommands];
+    command.op = slot.op;
+    command.bytes = slot.bytes;
+    command.entry = slot.entry;
+    command.value = slot.value;
+    command.frame_at = slot.frame_at;
+    command.staging_at = slot.staging_at;
+  }
 
   const unsigned pieces = has_one ? pieces_of(command) : 0;
   std::uint64_t before = 0;
