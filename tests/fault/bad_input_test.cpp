@@ -62,6 +62,20 @@ TEST_P(BadInput, a_file_that_cannot_be_mapped_is_read_all_the_same_but_has_no_po
   EXPECT_EQ(world.seen_by_device(m, range(0, expected.size())), seen);
 }
 
+/// Its pages are stored to by mmap only: bytes of a device could never be written home.
+TEST_P(BadInput, a_file_of_huge_pages_is_refused_for_writing) {
+  const os::Descriptor file(::memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB));
+  if (!file) return;  // this kernel has none
+  ASSERT_EQ(::ftruncate(file.get(), 2 << 20), 0);
+  const std::string path = "/proc/self/fd/" + std::to_string(file.get());
+  World world(GetParam());
+  const Mapping reader = world.map(path, Access::read);
+  const Error error = error_of([&] { world.map(path); });
+  EXPECT_EQ(error.code(), Errc::cannot_open);
+  EXPECT_EQ(error.path(), path);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr(path), HasSubstr("hugetlbfs"), HasSubstr("open it read-only")));
+}
+
 // Rights.
 
 /// Runs `action` as an ordinary user in a child, which prints the error and exits with its code.
