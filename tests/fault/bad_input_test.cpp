@@ -408,5 +408,21 @@ TEST_P(BadInput, what_is_mapped_stays_coherent_without_memory_areas) {
   EXPECT_EQ(world.seen_by_device(m, granules(1)), constant(kGranule, expected[1] + 1));
 }
 
+// Kernels that have no name of their own.
+
+TEST(KernelNames, of_lambdas_and_functions_can_be_read) {
+  const auto name_of = [](const auto& kernel) { return detail::readable_name(typeid(kernel).name()); };
+  struct Local {
+    void operator()(device_span<int>) const {}
+  };
+  const auto returned = [] { return [](LeasedSpan<int>) {}; };
+  EXPECT_EQ(name_of([](device_span<int>) {}), "lambda in TestBody");
+  EXPECT_EQ(name_of([](auto) {}), "lambda in TestBody");
+  EXPECT_EQ(name_of(returned()), "lambda in TestBody");
+  EXPECT_EQ(name_of(&plain_truncate), "function pointer");
+  EXPECT_EQ(name_of(Local{}), "Local");
+  EXPECT_EQ(name_of(std::pair<Local, int>{}).substr(0, 5), "pair<");
+}
+
 }  // namespace
 }  // namespace aprime::fault
