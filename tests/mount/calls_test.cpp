@@ -129,6 +129,16 @@ TEST(MountCall, program_answers_its_own_calls_and_maps_files_of_the_mount_only) 
   }
 }
 
+TEST(MountCall, what_is_thrown_that_is_no_exception_is_an_answer_too) {
+  const auto serve = [](MountCall&) { throw 7; };
+  const Mounted mounted(DeviceKind::emulated, HostAccess::adaptive, kMemory, {.serve = serve});
+  for (int time = 0; time < 2; ++time) {
+    MountConnection connection(mounted.at(""));
+    EXPECT_THAT(error_of([&] { answer_to(connection, {"dance"}); }),
+                testing::AllOf(testing::HasSubstr("'dance'"), testing::HasSubstr("no std::exception")));
+  }
+}
+
 TEST(MountCall, end_of_the_mount_ends_calls_in_work) {
   std::atomic<bool> was_over = false;
   const auto serve = [&](MountCall& call) {
