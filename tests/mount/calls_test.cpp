@@ -139,6 +139,38 @@ TEST(MountCall, what_is_thrown_that_is_no_exception_is_an_answer_too) {
   }
 }
 
+TEST(MountCall, what_is_no_message_is_refused_to_who_sends_it) {
+  const std::pair<MountMessage, const char*> kinds[] = {{{"kind", "not json"}, "body of the message 'kind'"},
+                                                        {{"kind", "{\"a\": \"\xff\"}"}, "body"},
+                                                        {{"kind", "[1]"}, "body"},
+                                                        {{"\xff\xfe"}, "type"},
+                                                        {{""}, "type"}};
+  const auto serve = [&](MountCall& call) {
+    call.send({"first"});
+    while (const auto message = call.receive()) call.send(kinds[std::stoul(message->type)].first);
+  };
+  const Mounted mounted(DeviceKind::emulated, HostAccess::adaptive, kMemory, {.serve = serve});
+  MountConnection connection(mounted.at(""));
+  answer_to(connection, {"greet"});
+  for (std::size_t n = 0; n < std::size(kinds); ++n) {
+    const auto& [message, part] = kinds[n];
+    MountConnection served(mounted.at(""));
+    answer_to(served, {"greet"});
+    for (const auto& send : {std::function<void()>([&] { connection.send(message); }),
+                             std::function<void()>([&] { answer_to(served, {std::to_string(n)}); })}) {
+      try {
+        send();
+        ADD_FAILURE() << n;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), Errc::invalid_argument) << error.what();
+        EXPECT_THAT(error.what(), testing::HasSubstr(part));
+      }
+    }
+  }
+  EXPECT_THAT(error_of([&] { answer_to(connection, {"0"}); }), testing::HasSubstr("body"))
+      << "nothing was sent before";
+}
+
 TEST(MountCall, end_of_the_mount_ends_calls_in_work) {
   std::atomic<bool> was_over = false;
   const auto serve = [&](MountCall& call) {
