@@ -37,7 +37,8 @@ class MountCall {
   virtual const std::string& source() const noexcept = 0;
   virtual const std::string& mountpoint() const noexcept = 0;
   /// As `Runtime::map`, for a file of the mount by its path below it ("directory/file"). Leads nowhere
-  /// outside the source, whatever is there meanwhile. Errors name the file as seen on the mount.
+  /// outside the source, whatever is there meanwhile, and follows no symbolic link. Errors name the file as
+  /// seen on the mount.
   virtual Mapping map(const std::string& path, Access access, const MapOptions& options = {}) = 0;
 
   /// Sends an answer, and waits until it is on its way. False if the caller has gone, or the mount shall end.

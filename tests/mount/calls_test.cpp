@@ -110,11 +110,18 @@ TEST(MountCall, program_answers_its_own_calls_and_maps_files_of_the_mount_only) 
   MountConnection connection(mounted.at("file"));
   EXPECT_EQ(answer_to(connection, {"greet", R"({"a":1})"}).body, R"({"a":1})");
   EXPECT_EQ(answer_to(connection, {"file"}).body, R"({"text":"text"})");
-  for (const char* const path :
-       {"missing", "directory", "symlink", "../scratch", "directory/../../scratch"}) {
+  std::filesystem::create_directory_symlink("directory", mounted.plain("aside"));
+  for (const auto& [path, why] : {std::pair{"missing", "no such file"},
+                                  {"directory", "is a directory"},
+                                  {"symlink", "it is a symbolic link, which"},
+                                  {"aside/file", "leads through a symbolic link, which"},
+                                  {"../scratch", "leads out of the mount"},
+                                  {"directory/../../scratch", "leads out of the mount"},
+                                  {"/etc/passwd", "leads out of the mount"}}) {
     MountConnection another(mounted.at("file"));
     answer_to(another, {"greet"});
-    EXPECT_THAT(error_of([&] { answer_to(another, {path}); }), testing::HasSubstr(mounted.at(path)));
+    EXPECT_THAT(error_of([&] { answer_to(another, {path}); }),
+                testing::AllOf(testing::HasSubstr(mounted.at(path)), testing::HasSubstr(why)));
   }
   MountConnection refused(mounted.at("file"));
   try {
