@@ -19,7 +19,8 @@ Error::Error(Errc code, std::string message, std::string path, int system_error,
 namespace os {
 
 Error failure(Errc code, std::string_view what, int system_error, std::string path) {
-  return Error(code, fmt::format("{}: {}", what, std::generic_category().message(system_error)),
+  const char* const remedy = system_error == EMFILE ? "; raise the limit of this process (ulimit -n)" : "";
+  return Error(code, fmt::format("{}: {}{}", what, std::generic_category().message(system_error), remedy),
                std::move(path), system_error);
 }
 

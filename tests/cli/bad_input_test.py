@@ -193,6 +193,22 @@ class BadInput(CliTest):
         self.assert_refused(2, "run", "atomics", self.file(bytes(4)), "--increments", "99999999999",
                             names="--increments")
 
+    def test_too_few_descriptors(self):
+        path = self.file(b"text")
+        for device in DEVICES:
+            refused = 0
+            for limit in range(5, 40):
+                process = self.aprime("run", "histogram", path, "--device", device, preexec_fn=lambda: (
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))))
+                if process.returncode == 0:
+                    break
+                text = process.stderr.decode()
+                if text.startswith("aprime: "):  # and no loader's
+                    self.assertIn("ulimit -n", text)
+                    refused += 1
+            self.assertEqual(process.returncode, 0)
+            self.assertGreater(refused, 0)
+
     def test_files_whose_size_is_not_what_they_hold(self):
         # One says that it has no byte, the other that it has a page of them.
         for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
