@@ -193,6 +193,17 @@ class BadInput(CliTest):
         self.assert_refused(2, "run", "atomics", self.file(bytes(4)), "--increments", "99999999999",
                             names="--increments")
 
+    def test_numbers_that_are_too_large(self):
+        path = self.file(bytes(4))
+        most = str((1 << 64) - 1)
+        for command in (["atomics", path, "--increments"], ["transpose", path, "--rows"]):
+            self.assert_refused(2, "run", *command, "9" * 20, names=[command[-1], "too large", most])
+            text = self.assert_refused(2, "run", *command, "9" * 20 + "x", names=command[-1])
+            self.assertNotIn("too large", text)
+        for size in ("999999999999T", "16777216T", "9" * 20, "9" * 20 + "T"):
+            for option in ("--device-memory", "--granule"):
+                self.assert_refused(2, "run", "histogram", path, option, size, names=[option, "too large"])
+
     def test_too_few_descriptors(self):
         path = self.file(b"text")
         for device in DEVICES:
