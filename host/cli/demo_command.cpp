@@ -80,7 +80,9 @@ class Demo {
   Demo(const std::string& path, const DeviceChoice& choice)
       : path_(path),
         runtime_(make_runtime(choice.runtime_options())),
-        file_(map_plain_file(runtime_, path, Access::read_write)),
+        file_(map_for_user(
+            [this](const std::string& file, Access access) { return map_plain_file(runtime_, file, access); },
+            path, Access::read_write, true)),
         progress_(interrupts_, true),
         session_(runtime_, choice.granule, choice.memory, progress_) {
     arguments_.files = {path};
@@ -128,10 +130,10 @@ class Demo {
     const Stats before = runtime_.stats();
     kernels::uppercase.run(session_, arguments_, files());
     const Stats stats = runtime_.stats();
+    const std::uint64_t faults = stats.faults.device_write - before.faults.device_write;
     step("Another kernel turned them into upper case, in place",
-         fmt::format("It took {} device faults to write; {} now exist only in device memory.",
-                     grouped(stats.faults.device_write - before.faults.device_write),
-                     format_size(ByteCount{stats.dirty_bytes})),
+         fmt::format("It took {} device fault{} to write; {} now exist only in device memory.",
+                     grouped(faults), faults == 1 ? "" : "s", format_size(ByteCount{stats.dirty_bytes})),
          {});
   }
 

@@ -15,7 +15,11 @@ class BadInput(CliTest):
         path = os.path.join(self.directory, "missing")
         for device in DEVICES:
             self.assert_refused(1, "run", "histogram", path, "--device", device, names=path)
-        self.assert_refused(1, "demo", path, names=path)
+        # What a workload works on in place has to be there; a file for its product only needs its size.
+        for command in (["run", "uppercase"], ["demo"]):
+            self.assertNotIn("create", self.assert_refused(1, *command, path, names=[path, "no such file"]))
+        data = self.file(bytes(4))
+        self.assert_refused(1, "run", "matmul", data, data, path, "--rows", "1", names=[path, "truncate -s"])
 
     def test_names_of_any_bytes_are_told_in_one_line(self):
         path = os.path.join(self.directory, "a\nb\tc\x1b[1md\x7fe")
@@ -41,8 +45,9 @@ class BadInput(CliTest):
         os.chmod(path, 0)
         self.assert_refused(1, "run", "histogram", path, prefix=drop, names=path)
         os.chmod(path, 0o400)
-        self.assert_refused(1, "run", "uppercase", path, prefix=drop, names=path)
-        self.assert_refused(1, "run", "histogram", path, "--concurrent-host", prefix=drop, names=path)
+        for command in (["run", "uppercase"], ["run", "histogram", "--concurrent-host"], ["demo"]):
+            text = self.assert_refused(1, *command, path, prefix=drop, names=[path, "use a copy"])
+            self.assertNotIn("open it", text)
         self.assertEqual(self.content(path), b"text")
 
     def test_size_that_is_no_multiple_of_the_element(self):

@@ -62,6 +62,9 @@ class Output(CliTest):
             self.assertNotIn(b"Another process", process.stdout)
             self.assertEqual(self.content(path), data.upper())
 
+    def test_demo_of_a_small_file(self):
+        self.assertIn(b"It took 1 device fault to write", self.aprime("demo", self.file(b"text")).stdout)
+
     def test_demo_of_an_empty_file(self):
         self.assertEqual(self.aprime("demo", self.file(b"")).returncode, 0)
 
