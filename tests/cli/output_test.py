@@ -79,7 +79,7 @@ class Output(CliTest):
             _, err = process.communicate(timeout=60)
             # That it was too late for the CPU to notice is possible.
             if b"pointer" in err:
-                self.assertRegex(err, rb"\Aaprime: the file was truncated [^\n]+\n\Z")
+                self.assertRegex(err, rb"\Aaprime: %s: was truncated [^\n]+\n\Z" % path.encode())
                 self.assertEqual(process.returncode, 1)
                 return
             self.assertIn(process.returncode, (0, 1), err)
