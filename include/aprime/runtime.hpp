@@ -48,7 +48,7 @@ struct DeviceOptions {
   DeviceKind kind = DeviceKind::automatic;
   /// Device memory budget in bytes; at least 16 granules, and at most what a GPU has free.
   ByteCount memory{std::uint64_t{256} << 20};
-  /// CPU threads that run its kernels; one for each CPU if 0.
+  /// CPU threads that run its kernels, 4096 at most; one for each CPU if 0.
   unsigned workers = 0;
   /// For tests: behave as on a machine without userfaultfd.
   bool without_userfaultfd = false;
