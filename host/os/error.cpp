@@ -27,12 +27,13 @@ Error failure(Errc code, std::string_view what, int system_error, std::string pa
 Errc file_errc(int system_error) noexcept {
   switch (system_error) {
     case ENOSPC:
-    case EDQUOT: return Errc::no_space;
+    case EDQUOT:
+    case EFBIG:  // more than the limit on file sizes, which can be raised
+      return Errc::no_space;
     case ENOMEM:
     case EMFILE:
     case ENFILE: return Errc::resources;
-    case EINVAL:
-    case EFBIG: return Errc::invalid_argument;
+    case EINVAL: return Errc::invalid_argument;
     case EBADF:  // the descriptor is not open for this
     case EPERM:  // sealed, or made immutable
       return Errc::access_denied;

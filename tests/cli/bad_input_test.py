@@ -374,14 +374,14 @@ class BadInput(CliTest):
         self.assertEqual(content.upper(), data.upper())
 
     def test_write_error_at_writeback(self):
-        # What a system call refuses is no wrong usage, an invalid argument or not.
+        # What a system call refuses is no wrong usage.
         for options in EACH_DEVICE:
             path = self.file(b"a" * (4 << 20))
 
             def limit():
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
-            self.assert_refused(1, "run", "uppercase", path, *options, names=[path, "too large"],
+            self.assert_refused(1, "run", "uppercase", path, *options, names=[path, "ulimit -f"],
                                 preexec_fn=limit)
             self.assertEqual(self.content(path).upper(), b"A" * (4 << 20))
 

@@ -174,6 +174,19 @@ TEST_P(BadInput, every_way_to_store_through_a_read_mapping_is_refused_with_the_w
   EXPECT_EQ(plain_read(path), pattern(4 * kGranule));
 }
 
+TEST_P(BadInput, a_file_that_was_sealed_meanwhile_is_not_said_to_be_mapped_for_reading) {
+  const os::Descriptor file(::memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(file.get(), 4 * kGranule), 0);
+  World world(GetParam());
+  const Mapping m = world.map("/proc/self/fd/" + std::to_string(file.get()));
+  ASSERT_EQ(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
+  world.store_on_device(m, granules(0), 1);
+  const Error error = error_of([&] { m.sync(); });
+  EXPECT_EQ(error.code(), Errc::access_denied);
+  EXPECT_EQ(error.system_error(), EPERM);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("sealed"), Not(HasSubstr("Access::read_write"))));
+}
+
 // Other processes' doings.
 
 TEST_P(BadInput, a_file_truncated_by_others_ends_there_and_is_not_grown_again) {
