@@ -17,7 +17,9 @@ int make_unnamed_file(ByteCount size) {
   if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(size.value)) != 0) {
     const int error = errno;
     if (fd >= 0) ::close(fd);
-    throw Error(Errc::resources, std::string("no scratch memory: ") + std::strerror(error), {}, error);
+    const char* const remedy = error == EMFILE ? "; raise the limit of this process (ulimit -n)" : "";
+    throw Error(Errc::resources, std::string("no scratch memory: ") + std::strerror(error) + remedy, {},
+                error);
   }
   return fd;
 }

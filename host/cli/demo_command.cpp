@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -9,7 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
+#include <string>
 
 #include "aprime/runtime.hpp"
 #include "host/cli/exit_code.hpp"
@@ -53,26 +54,46 @@ Bins count_by_read(const kernels::RunFile& file) {
   return bins;
 }
 
-// A signal handler reaches nothing else.
-std::atomic<bool> cpu_is_looking = false;
+/// What is told of the CPU's pointer when it meets SIGBUS.
+struct CpuLook {
+  explicit CpuLook(const Mapping& file)
+      : path(file.path()),
+        size(file.size_bytes()),
+        truncated(as_line(fmt::format("{}: was truncated by another process while the CPU read it through a "
+                                      "pointer; what only the device had is lost",
+                                      path))),
+        failed(as_line(fmt::format("{}: could not be read through a pointer, because its disk is full or "
+                                   "fails; what only the device had is lost",
+                                   path))) {}
 
-void tell_truncated(int number) {
-  if (!cpu_is_looking) {
+  const std::string path;
+  const ByteCount size;
+  const std::string truncated;
+  const std::string failed;
+};
+
+// A signal handler reaches nothing else. Null while the CPU does not look.
+std::atomic<const CpuLook*> cpu_look = nullptr;
+
+void tell_bus_error(int number) {
+  const CpuLook* const look = cpu_look;
+  if (look == nullptr) {
     ::signal(number, SIG_DFL);  // and the access fails again
     return;
   }
-  constexpr std::string_view kLine =
-      "aprime: the file was truncated by another process while the CPU read it through a pointer; what only "
-      "the device had is lost\n";
-  static_cast<void>(!::write(STDERR_FILENO, kLine.data(), kLine.size()));
+  struct ::stat now {};
+  const bool is_shorter =
+      ::stat(look->path.c_str(), &now) == 0 && static_cast<std::uint64_t>(now.st_size) < look->size.value;
+  const std::string& line = is_shorter ? look->truncated : look->failed;
+  static_cast<void>(!::write(STDERR_FILENO, line.data(), line.size()));
   ::_exit(ExitCode::failed);
 }
 
-/// A pointer beyond the end of the file has no other way to say so than SIGBUS. To be there before the
-/// runtime, which hands on what is not its own.
-class TruncationWatch {
+/// A pointer beyond the end of the file, or to bytes that cannot come home, has no other way to say so than
+/// SIGBUS. To be there before the runtime, which hands on what is not its own.
+class BusErrorWatch {
  public:
-  TruncationWatch() { ::signal(SIGBUS, tell_truncated); }
+  BusErrorWatch() { ::signal(SIGBUS, tell_bus_error); }
 };
 
 class Demo {
@@ -80,7 +101,9 @@ class Demo {
   Demo(const std::string& path, const DeviceChoice& choice)
       : path_(path),
         runtime_(make_runtime(choice.runtime_options())),
-        file_(map_plain_file(runtime_, path, Access::read_write)),
+        file_(map_for_user(
+            [this](const std::string& file, Access access) { return map_plain_file(runtime_, file, access); },
+            path, Access::read_write, true)),
         progress_(interrupts_, true),
         session_(runtime_, choice.granule, choice.memory, progress_) {
     arguments_.files = {path};
@@ -128,10 +151,10 @@ class Demo {
     const Stats before = runtime_.stats();
     kernels::uppercase.run(session_, arguments_, files());
     const Stats stats = runtime_.stats();
+    const std::uint64_t faults = stats.faults.device_write - before.faults.device_write;
     step("Another kernel turned them into upper case, in place",
-         fmt::format("It took {} device faults to write; {} now exist only in device memory.",
-                     grouped(stats.faults.device_write - before.faults.device_write),
-                     format_size(ByteCount{stats.dirty_bytes})),
+         fmt::format("It took {} device fault{} to write; {} now exist only in device memory.",
+                     grouped(faults), faults == 1 ? "" : "s", format_size(ByteCount{stats.dirty_bytes})),
          {});
   }
 
@@ -144,9 +167,10 @@ class Demo {
 
   void cpu_looks() {
     const Stats before = runtime_.stats();
-    cpu_is_looking = true;
+    const CpuLook look(file_);
+    cpu_look = &look;
     const Bins seen = count_through_pointer(file_.host<const unsigned char>());
-    cpu_is_looking = false;
+    cpu_look = nullptr;
     const Stats stats = runtime_.stats();
     const std::uint64_t faults = stats.faults.host_read - before.faults.host_read;
     const bool as_expected = seen == after_upper_casing(before_);
@@ -177,7 +201,7 @@ class Demo {
 
   std::string path_;
   InterruptWatch interrupts_;
-  TruncationWatch truncations_;
+  BusErrorWatch bus_errors_;
   Runtime runtime_;
   Mapping file_;
   TerminalProgress progress_;

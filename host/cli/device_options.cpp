@@ -53,12 +53,12 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, ByteCount& val
       .add_option_function<std::string>(
           name,
           [name, &value](const std::string& given) {
-            const auto size = parse_size(given);
-            if (!size) {
+            const std::errc error = parse_size(given, value);
+            if (error == std::errc::result_out_of_range)
+              throw CLI::ValidationError(name, fmt::format("'{}' is too large", given));
+            if (error != std::errc{})
               throw CLI::ValidationError(name,
                                          fmt::format("'{}' is not a size such as 4096, 64K or 1GiB", given));
-            }
-            value = *size;
           },
           help)
       ->type_name("SIZE")

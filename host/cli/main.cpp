@@ -15,6 +15,7 @@
 #include <limits>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "aprime/error.hpp"
@@ -52,17 +53,21 @@ constexpr const char* kRunHelp =
     "texts \"inf\", \"-inf\" and \"nan\"; the counters include the few granules that carry arguments and "
     "results.\n";
 
-/// Not CLI11's own conversion, which makes a huge number of "-1". False if `given` is no such number.
+/// Not CLI11's own conversion, which makes a huge number of "-1". Tells what about `given` is no such number.
 template <class Count>
-bool parse_count(const std::string& given, Count& value) {
+std::errc parse_count(const std::string& given, Count& value) {
   const char* end = given.data() + given.size();
   const auto [rest, error] = std::from_chars(given.data(), end, value);
-  return error == std::errc{} && rest == end;
+  return rest == end ? error : std::errc::invalid_argument;
 }
 
 void add_count(CLI::App& command, const kernels::Argument& argument, std::uint64_t& value) {
   const auto parse = [&argument, &value](const std::string& given) {
-    if (!parse_count(given, value) || value < argument.smallest) {
+    const std::errc error = parse_count(given, value);
+    if (error == std::errc::result_out_of_range)
+      throw CLI::ValidationError(argument.name, fmt::format("'{}' is too large; {} is the most", given,
+                                                            std::numeric_limits<std::uint64_t>::max()));
+    if (error != std::errc{} || value < argument.smallest) {
       throw CLI::ValidationError(
           argument.name, fmt::format("'{}' is not a whole number of at least {}", given, argument.smallest));
     }
@@ -176,7 +181,7 @@ void add_mount(CLI::App& app, MountRequest& request, Action& action) {
           "--dirty-age",
           [&request](const std::string& given) {
             std::uint32_t seconds = 0;
-            if (!parse_count(given, seconds))
+            if (parse_count(given, seconds) != std::errc{})
               throw CLI::ValidationError("--dirty-age",
                                          fmt::format("'{}' is not a whole number of at most {}", given,
                                                      std::numeric_limits<std::uint32_t>::max()));

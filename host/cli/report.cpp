@@ -151,7 +151,7 @@ void tell(std::string_view text) noexcept {
   static_cast<void>(std::fflush(stderr));
 }
 
-void tell_line(std::string_view text) {
+std::string as_line(std::string_view text) {
   std::string line = "aprime: ";
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
@@ -163,7 +163,9 @@ void tell_line(std::string_view text) {
       line += c;
     }
   }
-  tell(line + "\n");
+  return line + "\n";
 }
+
+void tell_line(std::string_view text) { tell(as_line(text)); }
 
 }  // namespace aprime::cli

@@ -55,8 +55,10 @@ void print(const std::string& text);
 /// work that it is about.
 void tell(std::string_view text) noexcept;
 
-/// Writes "aprime: " and the text, as one line, to stderr: file names may have line breaks, and what a
-/// terminal would obey. Otherwise as `tell`.
+/// "aprime: " and the text, as one line: file names may have line breaks, and what a terminal would obey.
+std::string as_line(std::string_view text);
+
+/// Writes that to stderr. Otherwise as `tell`.
 void tell_line(std::string_view text);
 
 /// A text of any bytes as a JSON string can hold it: what is no UTF-8 becomes U+FFFD.

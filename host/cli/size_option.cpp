@@ -13,20 +13,24 @@ constexpr std::string_view kUnits = "KMGT";
 
 }  // namespace
 
-std::optional<ByteCount> parse_size(std::string_view text) {
+std::errc parse_size(std::string_view text, ByteCount& size) {
   std::uint64_t number = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, number);
-  if (error != std::errc{} || rest == text.data()) return std::nullopt;
+  if (error == std::errc::invalid_argument) return error;
   std::string unit(rest, end);
   for (char& c : unit) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  if (unit.empty() || unit == "B") return ByteCount{number};
-
-  const std::size_t power = kUnits.find(unit[0]);
-  if (power == std::string_view::npos || (unit.size() > 1 && unit.substr(1) != "IB")) return std::nullopt;
-  const auto shift = static_cast<unsigned>(10 * (power + 1));
-  if (number > std::numeric_limits<std::uint64_t>::max() >> shift) return std::nullopt;
-  return ByteCount{number << shift};
+  unsigned shift = 0;
+  if (!unit.empty() && unit != "B") {
+    const std::size_t power = kUnits.find(unit[0]);
+    if (power == std::string_view::npos || (unit.size() > 1 && unit.substr(1) != "IB"))
+      return std::errc::invalid_argument;
+    shift = static_cast<unsigned>(10 * (power + 1));
+  }
+  if (error != std::errc{} || number > std::numeric_limits<std::uint64_t>::max() >> shift)
+    return std::errc::result_out_of_range;
+  size = ByteCount{number << shift};
+  return {};
 }
 
 std::string format_size(ByteCount size) {

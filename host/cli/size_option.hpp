@@ -1,16 +1,16 @@
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "aprime/units.hpp"
 
 namespace aprime::cli {
 
 /// Parses a number of bytes: digits and, if wanted, K, M, G or T (powers of 1024; also written KiB, and in
-/// lower case). Nothing if `text` is no such thing or the number has no room in 64 bits.
-std::optional<ByteCount> parse_size(std::string_view text);
+/// lower case). invalid_argument if `text` is no such thing, result_out_of_range if 64 bits cannot hold it.
+std::errc parse_size(std::string_view text, ByteCount& size);
 
 /// For people: "512 B", "64 KiB", "1.5 GiB".
 std::string format_size(ByteCount size);

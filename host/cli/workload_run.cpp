@@ -96,7 +96,7 @@ void reserve_disk_space(const std::string& path, ByteCount size) {
   if (fd >= 0) ::close(fd);
   if (error != 0 && error != EOPNOTSUPP) {
     throw kernels::InputError(
-        fmt::format("{}: no disk space for all of the file, which every part of will be stored to: {}; "
+        fmt::format("{}: no disk space for all of the file, every part of which will be stored to: {}; "
                     "nothing was changed",
                     path, std::strerror(error)));
   }
@@ -145,6 +145,20 @@ Mapping map_plain_file(Runtime& runtime, const std::string& path, Access access)
       "{}: its size, {} bytes, is not what it holds; copy it first, and use the copy", path, size));
 }
 
+Mapping map_for_user(const MapFile& map, const std::string& path, Access access, bool is_only_file) {
+  try {
+    return map(path, access);
+  } catch (const Error& error) {
+    std::string text = error.what();
+    constexpr std::string_view kOfPrograms = "open it read-only";
+    if (const std::size_t at = text.rfind(kOfPrograms); at != std::string::npos)
+      text.replace(at, kOfPrograms.size(), "use a copy");
+    if (const std::size_t at = text.rfind("; create it with"); is_only_file && at != std::string::npos)
+      text.resize(at);
+    throw Error(error.code(), text, error.path(), error.system_error(), error.offset());
+  }
+}
+
 std::vector<Mapping> prepare_files(const kernels::Workload& workload, const kernels::Arguments& arguments,
                                    bool concurrent_host, const MapFile& map) {
   std::vector<Mapping> files;
@@ -152,7 +166,8 @@ std::vector<Mapping> prepare_files(const kernels::Workload& workload, const kern
     const auto* access = std::get_if<Access>(&argument.value);
     if (access == nullptr) continue;
     const std::string& path = arguments.files.at(files.size());
-    files.push_back(map(path, concurrent_host ? Access::read_write : *access));
+    files.push_back(
+        map_for_user(map, path, concurrent_host ? Access::read_write : *access, arguments.files.size() == 1));
   }
   // Before anything is said about a size, which may be that of a file named by mistake.
   require_separate_files(arguments.files, changed_files(workload));

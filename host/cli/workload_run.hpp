@@ -19,6 +19,10 @@ using MapFile = std::function<Mapping(const std::string& path, Access access)>;
 /// kernels::InputError
 Mapping map_plain_file(Runtime& runtime, const std::string& path, Access access);
 
+/// What `map` returns. The library advises programs: who uses the command is told what else can be done about
+/// a file that cannot be opened. `is_only_file`: its contents are wanted, so that creating it would not help.
+Mapping map_for_user(const MapFile& map, const std::string& path, Access access, bool is_only_file);
+
 /// Maps the files and refuses what cannot work, before anything changes. \throws Error, kernels::InputError
 std::vector<Mapping> prepare_files(const kernels::Workload& workload, const kernels::Arguments& arguments,
                                    bool concurrent_host, const MapFile& map);

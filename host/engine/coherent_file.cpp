@@ -1,5 +1,7 @@
 #include "host/engine/coherent_file.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace aprime::engine {
@@ -58,8 +60,10 @@ void CoherentFile::reserve(ByteCount size) {
   reserve_tables(size);
   for (const auto& region : regions_)
     if (!region->reserve(granule_.count_for(size)).is_ok())
-      throw Error(Errc::resources, file_.path() + ": no address space for a file of this size on a device",
-                  file_.path());
+      throw Error(
+          Errc::resources,
+          fmt::format("{}: no address space for a file of {} bytes on a device", file_.path(), size.value),
+          file_.path());
   const std::uint64_t granules = granule_.count_for(size).value;
   if (granules > granules_on_devices_.load()) granules_on_devices_.store(granules);
 }

@@ -18,12 +18,13 @@ void throw_if_not_synced(const Status& status, const std::string& path);
 
 /// Does what `set_up` does for a file; an error of a layer that knows no files is given the file's name.
 template <class SetUp>
-auto set_up_for(const std::string& path, SetUp set_up) {
+auto set_up_for(const std::string& path, SetUp set_up, const std::string& doing = "map") {
   try {
     return set_up();
   } catch (const Error& e) {
     if (!e.path().empty()) throw;
-    throw Error(e.code(), "cannot map '" + path + "': " + e.what(), path, e.system_error(), e.offset());
+    throw Error(e.code(), "cannot " + doing + " '" + path + "': " + e.what(), path, e.system_error(),
+                e.offset());
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <string_view>
 #include <utility>
 
 #include "host/engine/failure.hpp"
@@ -38,16 +39,46 @@ bool Completion::done() const noexcept {
 }
 
 namespace detail {
+namespace {
+
+/// Where the last component of a demangled name begins. What is between brackets, as the parameters of a
+/// function that a type belongs to, has components of its own.
+std::size_t last_component(std::string_view name) {
+  constexpr std::string_view kOpening = "<({[", kClosing = ">)}]";
+  std::size_t begin = 0, depth = 0;
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    if (kOpening.find(name[i]) != std::string_view::npos) ++depth;
+    if (kClosing.find(name[i]) != std::string_view::npos && depth > 0) --depth;
+    if (depth == 0 && name.substr(i, 2) == "::") begin = i + 2;
+  }
+  return begin;
+}
+
+/// The last component says enough: "saxpy", not "my::project::(anonymous namespace)::saxpy". A lambda has no
+/// name, and is known by the function it is in.
+std::string short_name(std::string_view name) {
+  const std::size_t begin = last_component(name);
+  const std::string_view last = name.substr(begin);
+  const std::string outer = begin == 0 ? "" : short_name(name.substr(0, begin - 2));
+  // Compilers have two ways to number lambdas.
+  if (last.starts_with("{lambda") || last.starts_with("$_")) {
+    if (outer.starts_with("lambda in ")) return outer;
+    const std::string function = outer.substr(0, outer.find('('));
+    return function.empty() ? "lambda" : "lambda in " + function;
+  }
+  if (last.starts_with("operator()")) return outer;
+  const std::size_t bracket = last.find_first_of("(<");
+  const bool is_pointer = bracket != std::string_view::npos && last.substr(bracket).starts_with("(*)");
+  return is_pointer ? "function pointer" : std::string(last);
+}
+
+}  // namespace
 
 std::string readable_name(const char* mangled) {
   int status = 0;
   const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(mangled, nullptr, nullptr, &status),
                                                     std::free);
-  std::string name = status == 0 ? text.get() : mangled;
-  // The last component says enough: "saxpy", not "my::project::(anonymous namespace)::saxpy".
-  const std::size_t arguments = name.find('<');
-  const std::size_t colon = name.rfind("::", arguments);
-  return colon == std::string::npos ? name : name.substr(colon + 2);
+  return short_name(status == 0 ? text.get() : mangled);
 }
 
 }  // namespace detail

@@ -196,7 +196,9 @@ void MappingState::resize(ByteCount size) {
                             file_->path(), size.value, first_.value),
                 file_->path());
   const ByteCount end{first_.value + this->size().value};
-  const Status status = file_->resize(ByteCount{first_.value + size.value}, AgentId::cpu(), end);
+  const Status status = set_up_for(
+      file_->path(), [&] { return file_->resize(ByteCount{first_.value + size.value}, AgentId::cpu(), end); },
+      fmt::format("give {} bytes to", size.value));
   if (status.code == Errc::conflict)
     throw Error(
         Errc::invalid_argument,
@@ -204,7 +206,7 @@ void MappingState::resize(ByteCount size) {
                     "of its file can be resized",
                     file_->path(), end.value, status.offset.value),
         file_->path());
-  throw_if_failed(status, file_->path(), "resize");
+  throw_if_failed(status, file_->path(), fmt::format("resize to {} bytes", size.value));
   file_->tell_mount_of_size();
   size_.store(size.value, std::memory_order_release);
 }

@@ -15,6 +15,9 @@
 namespace aprime {
 namespace {
 
+/// Threads of an emulated device. Many more take minutes to start, and nothing that runs on them runs faster.
+constexpr unsigned kWorkersMax = 4096;
+
 std::unique_ptr<device::Device> make_device(const DeviceOptions& options, ByteCount frame_bytes) {
   std::string why = "it was asked for";
   DeviceKind kind = options.kind;
@@ -60,6 +63,11 @@ std::shared_ptr<engine::RuntimeState> make_state(const RuntimeOptions& options) 
     throw Error(Errc::invalid_argument,
                 fmt::format("RuntimeOptions::dirty_age_max: {} ms; give a time, or 0 for no flusher",
                             options.dirty_age_max.count()));
+  for (const DeviceOptions& d : options.devices)
+    if (d.workers > kWorkersMax)
+      throw Error(
+          Errc::invalid_argument,
+          fmt::format("DeviceOptions::workers: {} threads; at most {} are possible", d.workers, kWorkersMax));
   std::vector<std::unique_ptr<device::Device>> devices;
   for (const DeviceOptions& d : options.devices) devices.push_back(make_device(d, options.granule));
   return std::make_shared<engine::RuntimeState>(options, std::move(devices));

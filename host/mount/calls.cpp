@@ -212,10 +212,22 @@ void Calls::serve(const std::shared_ptr<os::MessageSocket>& socket) {
   } else if (call.request().type == kUnmount) {
     serve_unmount(socket);
   } else if (handlers_.serve) {
-    handlers_.serve(call);
+    serve_own(call);
   } else {
     throw Error(Errc::invalid_argument,
                 fmt::format("'{}' is served by a program that does not know '{}': it tells its status only",
+                            handlers_.mountpoint, call.request().type));
+  }
+}
+
+void Calls::serve_own(MountCall& call) {
+  try {
+    handlers_.serve(call);
+  } catch (const std::exception&) {
+    throw;
+  } catch (...) {
+    throw Error(Errc::resources,
+                fmt::format("the program that serves '{}' threw something that is no std::exception at '{}'",
                             handlers_.mountpoint, call.request().type));
   }
 }

@@ -52,6 +52,8 @@ class Calls {
   void begin(os::Descriptor connected);
   void answer(const std::shared_ptr<os::MessageSocket>& socket) noexcept;
   void serve(const std::shared_ptr<os::MessageSocket>& socket);
+  /// \throws std::exception of some kind, whatever the program's own function throws
+  void serve_own(MountCall& call);
   void serve_unmount(const std::shared_ptr<os::MessageSocket>& socket);
 
   const std::uint64_t device_;

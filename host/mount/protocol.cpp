@@ -141,11 +141,16 @@ std::string socket_name(std::uint64_t device) {
 }
 
 std::string encode(const MountMessage& message, std::uint64_t device) {
-  return Json{{"version", kProtocolVersion},
-              {"mount", device},
-              {"type", message.type},
-              {"body", Json::parse(message.body)}}
-      .dump();
+  if (message.type.empty()) refuse("a message needs a type");
+  Json body = Json::parse(message.body, nullptr, false);
+  if (!body.is_object()) refuse(fmt::format("the body of the message '{}' is no JSON object", message.type));
+  Json json = {
+      {"version", kProtocolVersion}, {"mount", device}, {"type", message.type}, {"body", std::move(body)}};
+  try {
+    return json.dump();
+  } catch (const Json::exception&) {
+    refuse("the type of a message has to be UTF-8; `json_text` makes that of any bytes");
+  }
 }
 
 MountMessage decode(std::string_view text, std::uint64_t device) {

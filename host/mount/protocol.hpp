@@ -35,6 +35,7 @@ std::vector<std::string> socket_directories(uid_t user);
 /// Name of the socket of a mount in such a directory.
 std::string socket_name(std::uint64_t device);
 
+/// \throws Error(invalid_argument) that says what the message should have
 std::string encode(const MountMessage& message, std::uint64_t device);
 /// \throws Error(invalid_argument) that says what is wrong with it; Error(conflict) if it is of another
 /// version or for another mount

@@ -143,9 +143,17 @@ Status Server::detach(engine::CoherentFile& file) noexcept {
 
 Mapping Server::map(const std::string& path, Access access, const MapOptions& options) {
   const std::string shown = mountpoint_ + (mountpoint_ == "/" ? "" : "/") + path;
+  const auto refuse = [&](const char* why, int error) {
+    throw Error(Errc::cannot_open, fmt::format("cannot open '{}': {}", shown, why), shown, error);
+  };
   os::TreeNode node;
-  const int error = path.empty() ? EISDIR : source_.inodes().root().node.find(path, &node);
+  struct ::stat found {};
+  int error = path.empty() ? EISDIR : source_.inodes().root().node.find(path, &node);
+  if (error == 0) error = node.stat(&found);
+  if (error == ELOOP) refuse("its path leads through a symbolic link, which is not followed", error);
+  if (error == EXDEV) refuse("its path leads out of the mount; give one below it", error);
   if (error != 0) throw os::open_failure(shown, error, access);
+  if (S_ISLNK(found.st_mode)) refuse("it is a symbolic link, which is not followed", ELOOP);
   return Mapping(source_.runtime().map(node.open_file(shown, access), access, options));
 }
 

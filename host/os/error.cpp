@@ -19,19 +19,21 @@ Error::Error(Errc code, std::string message, std::string path, int system_error,
 namespace os {
 
 Error failure(Errc code, std::string_view what, int system_error, std::string path) {
-  return Error(code, fmt::format("{}: {}", what, std::generic_category().message(system_error)),
+  const char* const remedy = system_error == EMFILE ? "; raise the limit of this process (ulimit -n)" : "";
+  return Error(code, fmt::format("{}: {}{}", what, std::generic_category().message(system_error), remedy),
                std::move(path), system_error);
 }
 
 Errc file_errc(int system_error) noexcept {
   switch (system_error) {
     case ENOSPC:
-    case EDQUOT: return Errc::no_space;
+    case EDQUOT:
+    case EFBIG:  // more than the limit on file sizes, which can be raised
+      return Errc::no_space;
     case ENOMEM:
     case EMFILE:
     case ENFILE: return Errc::resources;
-    case EINVAL:
-    case EFBIG: return Errc::invalid_argument;
+    case EINVAL: return Errc::invalid_argument;
     case EBADF:  // the descriptor is not open for this
     case EPERM:  // sealed, or made immutable
       return Errc::access_denied;

@@ -115,8 +115,8 @@ class File {
   /// what it has of the range in the page cache once more. Loses nothing that others store, write, or write
   /// directly meanwhile. May allocate. \pre `range.first` is page-aligned
   Status dirty_again(ByteRange range) noexcept;
-  /// ftruncate. Fails with no_space / io / invalid_argument (larger than the file system allows) /
-  /// access_denied (not open for writing, or made immutable).
+  /// ftruncate. Fails with no_space (also if larger than the file system or the process allows) / io /
+  /// invalid_argument / access_denied (not open for writing, or made immutable).
   Status truncate(ByteCount size) noexcept;
   /// Deallocates a range that then reads as zeros (FALLOC_FL_PUNCH_HOLE | KEEP_SIZE); writes zeros where the
   /// file system has no holes.

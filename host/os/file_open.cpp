@@ -1,6 +1,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -61,6 +63,13 @@ Error cannot_open(const std::string& path, const std::string& why, int system_er
                fmt::format("cannot open '{}': {}", path, why), path, system_error);
 }
 
+/// Where files are stored to by mmap only, what devices have could never be written home.
+void require_write_call(int fd, const std::string& path, Access access) {
+  struct ::statfs system {};
+  if (access == Access::read || ::fstatfs(fd, &system) != 0 || system.f_type != HUGETLBFS_MAGIC) return;
+  throw cannot_open(path, "its file system, hugetlbfs, has no write(2); open it read-only", 0);
+}
+
 /// O_NONBLOCK, so that a pipe without a writer does not block; it means nothing to regular files, and goes
 /// before anybody can depend on it.
 Descriptor open_regular(const std::string& name, const std::string& path, Access access,
@@ -68,6 +77,7 @@ Descriptor open_regular(const std::string& name, const std::string& path, Access
   Descriptor fd(sys::open(path.c_str(), open_flags(access) | O_NONBLOCK | O_NOCTTY));
   if (!fd || sys::fstat(fd.get(), found) != 0) throw open_failure(name, errno, access);
   if (!S_ISREG(found->st_mode)) throw cannot_open(name, kind_in_words(found->st_mode), 0);
+  require_write_call(fd.get(), name, access);
   if (sys::fcntl(fd.get(), F_SETFL, 0) != 0) throw open_failure(name, errno, access);
   return fd;
 }

@@ -23,8 +23,8 @@ enum class Errc : std::uint8_t {
   out_of_range,
   /// Reading or writing the file failed (EIO and whatever else the file system reports).
   io,
-  /// The file system is full (ENOSPC, EDQUOT). Dirty bytes are kept on the device; `sync` may be called
-  /// again.
+  /// The file system is full (ENOSPC, EDQUOT), or a file larger than it or this process allows (EFBIG;
+  /// `ulimit -f`). Dirty bytes are kept on the device; `sync` may be called again.
   no_space,
   /// The device memory budget cannot hold what the leases of one launch need at once.
   device_memory,

@@ -132,7 +132,7 @@ class Mapping {
 
   /// Sets the size of the file so that the mapping has `size` bytes; new bytes are zeros. Only for a mapping
   /// that reaches the end of its file.
-  /// \throws Error(access_denied | no_space | io | invalid_argument)
+  /// \throws Error(access_denied | no_space | io | invalid_argument | resources)
   void resize(ByteCount size);
   /// Punches a hole: the range reads as zeros and its disk space is free. Waits for leases of it.
   /// \throws Error(access_denied | out_of_range | io)

@@ -14,8 +14,8 @@
 
 namespace aprime {
 
-/// What it is, and a JSON object that says more. Strings in it hold any bytes if each byte is written as the
-/// character of that number, as `json_text` does.
+/// What it is, in UTF-8, and a JSON object that says more. Strings in it hold any bytes if each byte is
+/// written as the character of that number, as `json_text` does.
 struct MountMessage {
   std::string type;
   std::string body = "{}";
@@ -37,12 +37,14 @@ class MountCall {
   virtual const std::string& source() const noexcept = 0;
   virtual const std::string& mountpoint() const noexcept = 0;
   /// As `Runtime::map`, for a file of the mount by its path below it ("directory/file"). Leads nowhere
-  /// outside the source, whatever is there meanwhile. Errors name the file as seen on the mount.
+  /// outside the source, whatever is there meanwhile, and follows no symbolic link. Errors name the file as
+  /// seen on the mount.
   virtual Mapping map(const std::string& path, Access access, const MapOptions& options = {}) = 0;
 
   /// Sends an answer, and waits until it is on its way. False if the caller has gone, or the mount shall end.
+  /// \throws Error(invalid_argument) that says what about it is no MountMessage
   virtual bool send(const MountMessage& message) = 0;
-  /// Sends it if that needs no waiting, and drops it otherwise.
+  /// Sends it if that needs no waiting, and drops it otherwise. \throws as `send`
   virtual void offer(const MountMessage& message) = 0;
   /// The caller's next message; waits for it. Nothing if the caller has gone, or the mount shall end.
   virtual std::optional<MountMessage> receive() = 0;
@@ -76,7 +78,8 @@ class MountConnection {
   MountConnection& operator=(MountConnection&&) noexcept;
   ~MountConnection();
 
-  /// Does nothing if the process has said its last, which `receive` tells. \throws Error as `receive`
+  /// Does nothing if the process has said its last, which `receive` tells.
+  /// \throws Error(invalid_argument) that says what about it is no MountMessage; Error as `receive`
   void send(const MountMessage& message);
   /// The next answer; nothing if none came within `patience`, or a signal did. \throws Error(cannot_open) if
   /// the process is gone or does not understand; Error of any kind that it answers with

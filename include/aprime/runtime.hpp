@@ -48,7 +48,7 @@ struct DeviceOptions {
   DeviceKind kind = DeviceKind::automatic;
   /// Device memory budget in bytes; at least 16 granules, and at most what a GPU has free.
   ByteCount memory{std::uint64_t{256} << 20};
-  /// CPU threads that run its kernels; one for each CPU if 0.
+  /// CPU threads that run its kernels, 4096 at most; one for each CPU if 0.
   unsigned workers = 0;
   /// For tests: behave as on a machine without userfaultfd.
   bool without_userfaultfd = false;
@@ -144,8 +144,14 @@ class Runtime {
   ///         for reading
   template <class Kernel, class... Args, class Compiler = detail::ThisCompiler>
   Completion launch(const Grid& grid, const LaunchOptions& options, Kernel kernel, const Args&... args) {
+    constexpr bool can_call = Compiler::template can_call<const Kernel, const detail::Bound<Args>...>;
+    constexpr bool changes_itself =
+        !can_call && Compiler::template can_call<Kernel, const detail::Bound<Args>...>;
+    static_assert(!changes_itself,
+                  "all threads of a launch share the kernel: make its operator() const, and a lambda not "
+                  "mutable");
     static_assert(
-        Compiler::template can_call<const Kernel, const detail::Bound<Args>...>,
+        can_call || changes_itself,
         "the kernel cannot be called with what it is launched with: read(m) becomes "
         "LeasedSpan<const T>, read_write(m) LeasedSpan<T>, demand_read(m) device_span<const T>, and "
         "a mapping itself cannot be given to it");

@@ -15,7 +15,11 @@ class BadInput(CliTest):
         path = os.path.join(self.directory, "missing")
         for device in DEVICES:
             self.assert_refused(1, "run", "histogram", path, "--device", device, names=path)
-        self.assert_refused(1, "demo", path, names=path)
+        # What a workload works on in place has to be there; a file for its product only needs its size.
+        for command in (["run", "uppercase"], ["demo"]):
+            self.assertNotIn("create", self.assert_refused(1, *command, path, names=[path, "no such file"]))
+        data = self.file(bytes(4))
+        self.assert_refused(1, "run", "matmul", data, data, path, "--rows", "1", names=[path, "truncate -s"])
 
     def test_names_of_any_bytes_are_told_in_one_line(self):
         path = os.path.join(self.directory, "a\nb\tc\x1b[1md\x7fe")
@@ -41,8 +45,9 @@ class BadInput(CliTest):
         os.chmod(path, 0)
         self.assert_refused(1, "run", "histogram", path, prefix=drop, names=path)
         os.chmod(path, 0o400)
-        self.assert_refused(1, "run", "uppercase", path, prefix=drop, names=path)
-        self.assert_refused(1, "run", "histogram", path, "--concurrent-host", prefix=drop, names=path)
+        for command in (["run", "uppercase"], ["run", "histogram", "--concurrent-host"], ["demo"]):
+            text = self.assert_refused(1, *command, path, prefix=drop, names=[path, "use a copy"])
+            self.assertNotIn("open it", text)
         self.assertEqual(self.content(path), b"text")
 
     def test_size_that_is_no_multiple_of_the_element(self):
@@ -193,6 +198,33 @@ class BadInput(CliTest):
         self.assert_refused(2, "run", "atomics", self.file(bytes(4)), "--increments", "99999999999",
                             names="--increments")
 
+    def test_numbers_that_are_too_large(self):
+        path = self.file(bytes(4))
+        most = str((1 << 64) - 1)
+        for command in (["atomics", path, "--increments"], ["transpose", path, "--rows"]):
+            self.assert_refused(2, "run", *command, "9" * 20, names=[command[-1], "too large", most])
+            text = self.assert_refused(2, "run", *command, "9" * 20 + "x", names=command[-1])
+            self.assertNotIn("too large", text)
+        for size in ("999999999999T", "16777216T", "9" * 20, "9" * 20 + "T"):
+            for option in ("--device-memory", "--granule"):
+                self.assert_refused(2, "run", "histogram", path, option, size, names=[option, "too large"])
+
+    def test_too_few_descriptors(self):
+        path = self.file(b"text")
+        for device in DEVICES:
+            refused = 0
+            for limit in range(5, 40):
+                process = self.aprime("run", "histogram", path, "--device", device, preexec_fn=lambda: (
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))))
+                if process.returncode == 0:
+                    break
+                text = process.stderr.decode()
+                if text.startswith("aprime: "):  # and no loader's
+                    self.assertIn("ulimit -n", text)
+                    refused += 1
+            self.assertEqual(process.returncode, 0)
+            self.assertGreater(refused, 0)
+
     def test_files_whose_size_is_not_what_they_hold(self):
         # One says that it has no byte, the other that it has a page of them.
         for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
@@ -332,15 +364,24 @@ class BadInput(CliTest):
                 self.assertNotIn("kept", text)
                 self.assertEqual(content.upper(), data.upper())
 
+    def test_disk_full_while_the_demo_looks_through_a_pointer(self):
+        data = bytearray(4 << 20)
+        for at in range(0, len(data), 64 << 10):
+            data[at:at + 4] = b"text"
+        text, content = self.run_on_small_disk(1, data, len(data), "demo", "FILE")
+        self.assertRegex(text, "through a pointer.*full")
+        self.assertNotIn("truncated", text)
+        self.assertEqual(content.upper(), data.upper())
+
     def test_write_error_at_writeback(self):
-        # What a system call refuses is no wrong usage, an invalid argument or not.
+        # What a system call refuses is no wrong usage.
         for options in EACH_DEVICE:
             path = self.file(b"a" * (4 << 20))
 
             def limit():
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
-            self.assert_refused(1, "run", "uppercase", path, *options, names=[path, "too large"],
+            self.assert_refused(1, "run", "uppercase", path, *options, names=[path, "ulimit -f"],
                                 preexec_fn=limit)
             self.assertEqual(self.content(path).upper(), b"A" * (4 << 20))
 
@@ -376,7 +417,8 @@ class BadInput(CliTest):
             saved = path
         text = process.stderr.decode()
         self.assertEqual(process.returncode, status, text)
-        self.assertEqual(process.stdout, b"")
+        if command[1] == "run":  # the demo tells what it has seen before
+            self.assertEqual(process.stdout, b"")
         self.assertRegex(text, r"\Aaprime: [^\n]*%s[^\n]*\n\Z" % path)
         return text, self.content(saved)
 

@@ -288,6 +288,8 @@ class Refusals(MountedRuns):
                                  (["saxpy", path, path, "--a", "1"], [path])):
             with self.subTest(arguments=arguments):
                 self.assert_refused(1, "run", *arguments, names=names)
+        missing = self.at("none")
+        self.assertNotIn("create", self.assert_refused(1, "run", "uppercase", missing, names=missing))
         self.assert_refused(2, "run", "nothing", path, names="nothing")
         self.assert_refused(2, "run", "grep", "", path, names="LITERAL")
         self.assertEqual(self.seen_by_another_process(path), b"12345")

@@ -62,6 +62,9 @@ class Output(CliTest):
             self.assertNotIn(b"Another process", process.stdout)
             self.assertEqual(self.content(path), data.upper())
 
+    def test_demo_of_a_small_file(self):
+        self.assertIn(b"It took 1 device fault to write", self.aprime("demo", self.file(b"text")).stdout)
+
     def test_demo_of_an_empty_file(self):
         self.assertEqual(self.aprime("demo", self.file(b"")).returncode, 0)
 
@@ -76,7 +79,7 @@ class Output(CliTest):
             _, err = process.communicate(timeout=60)
             # That it was too late for the CPU to notice is possible.
             if b"pointer" in err:
-                self.assertRegex(err, rb"\Aaprime: the file was truncated [^\n]+\n\Z")
+                self.assertRegex(err, rb"\Aaprime: %s: was truncated [^\n]+\n\Z" % path.encode())
                 self.assertEqual(process.returncode, 1)
                 return
             self.assertIn(process.returncode, (0, 1), err)

@@ -1,4 +1,7 @@
+#include <sys/resource.h>
+
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 
 #include "host/os/syscalls.hpp"
@@ -31,7 +34,7 @@ TEST_P(Errors, a_full_disk_is_told_by_sync_and_loses_nothing) {
   store_all(world, m, 0x21);
 
   const Error error = error_of([&] { m.sync(); });
-  EXPECT_EQ(error.code(), disk.code());
+  EXPECT_EQ(error.code(), Errc::no_space);
   EXPECT_EQ(error.path(), path);
   EXPECT_NE(error.system_error(), 0);
   EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
@@ -39,12 +42,36 @@ TEST_P(Errors, a_full_disk_is_told_by_sync_and_loses_nothing) {
   EXPECT_GT(world.runtime().stats().dirty_bytes, 0);
   EXPECT_LT(world.runtime().stats().dirty_bytes, kFile) << "what there was room for went home";
 
-  EXPECT_EQ(code_of([&] { m.sync(); }), disk.code()) << "as long as it fails, it says so";
+  EXPECT_EQ(code_of([&] { m.sync(); }), Errc::no_space) << "as long as it fails, it says so";
   EXPECT_EQ(read_bytes(m, all_of(m), HostAccess::bounce), constant(kFile, 0x21)) << "the bytes are kept";
   disk.make_room();
   EXPECT_NO_THROW(m.sync());
   EXPECT_EQ(world.runtime().stats().dirty_bytes, 0);
   EXPECT_EQ(plain_read(path), constant(kFile, 0x21));
+}
+
+TEST_P(Errors, the_limit_on_file_sizes_is_named_and_can_be_raised) {
+  World world(GetParam());
+  const std::string path = world.sparse_file(kFile);
+  Mapping m = world.map(path);
+  store_all(world, m, 0x29);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  void (*const handler)(int) = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit low{kFile / 2, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &low), 0);
+  const Error sync = error_of([&] { m.sync(); });
+  const Error resize = error_of([&] { m.resize(ByteCount{2 * kFile}); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+
+  for (const Error& error : {sync, resize}) {
+    EXPECT_EQ(error.code(), Errc::no_space);
+    EXPECT_EQ(error.system_error(), EFBIG);
+    EXPECT_NE(std::string(error.what()).find("ulimit -f"), std::string::npos) << error.what();
+  }
+  EXPECT_NO_THROW(m.sync());
+  EXPECT_EQ(plain_read(path), constant(kFile, 0x29));
 }
 
 TEST_P(Errors, every_holder_hears_of_a_failed_writeback_once) {
@@ -56,11 +83,11 @@ TEST_P(Errors, every_holder_hears_of_a_failed_writeback_once) {
   const Mapping reader = world.map(path, Access::read);
   disk.run_full();
   store_all(world, first, 0x22);
-  EXPECT_EQ(code_of([&] { first.sync(); }), disk.code());
+  EXPECT_EQ(code_of([&] { first.sync(); }), Errc::no_space);
   disk.make_room();
   EXPECT_NO_THROW(first.sync()) << "it has heard";
-  EXPECT_EQ(code_of([&] { second.sync(); }), disk.code());
-  EXPECT_EQ(code_of([&] { reader.sync(); }), disk.code());
+  EXPECT_EQ(code_of([&] { second.sync(); }), Errc::no_space);
+  EXPECT_EQ(code_of([&] { reader.sync(); }), Errc::no_space);
   EXPECT_NO_THROW(second.sync());
   EXPECT_NO_THROW(reader.sync());
   const Mapping late = world.map(path);
@@ -79,8 +106,8 @@ TEST_P(Errors, a_background_failure_is_told_by_the_next_sync) {
   ASSERT_TRUE(eventually([&] { return world.runtime().stats().writeback_errors > 0; }));
   disk.make_room();
   ASSERT_TRUE(eventually([&] { return world.runtime().stats().dirty_bytes == 0; })) << "it is tried again";
-  EXPECT_EQ(code_of([&] { first.sync(); }), disk.code()) << "although all is well by now";
-  EXPECT_EQ(code_of([&] { second.sync(); }), disk.code());
+  EXPECT_EQ(code_of([&] { first.sync(); }), Errc::no_space) << "although all is well by now";
+  EXPECT_EQ(code_of([&] { second.sync(); }), Errc::no_space);
   EXPECT_NO_THROW(first.sync());
   EXPECT_NO_THROW(second.sync());
   EXPECT_EQ(plain_read(path), constant(kFile, 0x23));
@@ -92,10 +119,11 @@ TEST_P(Errors, calls_that_migrate_fail_and_calls_that_bounce_do_not) {
   const Mapping m = world.map(disk.sparse_file(kFile));
   disk.run_full();
   store_all(world, m, 0x24);
-  EXPECT_EQ(code_of([&] { read_bytes(m); }), disk.code());
-  EXPECT_EQ(code_of([&] { m.prefetch_home(all_of(m)); }), disk.code());
-  EXPECT_EQ(code_of([&] { m.host_lease(all_of(m), Right::read); }), disk.code());
-  EXPECT_EQ(code_of([&] { write_bytes(m, kFile - 10, constant(5, 1), HostAccess::migrate); }), disk.code());
+  EXPECT_EQ(code_of([&] { read_bytes(m); }), Errc::no_space);
+  EXPECT_EQ(code_of([&] { m.prefetch_home(all_of(m)); }), Errc::no_space);
+  EXPECT_EQ(code_of([&] { m.host_lease(all_of(m), Right::read); }), Errc::no_space);
+  EXPECT_EQ(code_of([&] { write_bytes(m, kFile - 10, constant(5, 1), HostAccess::migrate); }),
+            Errc::no_space);
   write_bytes(m, kFile - 10, constant(5, 2), HostAccess::bounce);
   const Bytes now = with(constant(kFile, 0x24), kFile - 10, 5, 2);
   EXPECT_EQ(read_bytes(m, all_of(m), HostAccess::bounce), now);
@@ -115,12 +143,12 @@ TEST_P(Errors, eviction_to_a_full_disk_stops_the_launch_and_keeps_the_bytes) {
   world.runtime().launch({{2}, {64}}, StoreEverywhere{}, aprime::write(m, stuck), Byte{0x25}).wait();
   // All of device memory is in use, and what is there has nowhere to go.
   const Error error = error_of([&] { world.increment_on_device(other, all_of(other)); });
-  EXPECT_EQ(error.code(), disk.code()) << error.what();
+  EXPECT_EQ(error.code(), Errc::no_space) << error.what();
   EXPECT_EQ(read_bytes(m, stuck, HostAccess::bounce), constant(2 * kFile, 0x25));
   EXPECT_EQ(read_bytes(other), pattern(kFile));
   disk.make_room();
   EXPECT_NO_THROW(world.increment_on_device(other, all_of(other)));
-  EXPECT_EQ(code_of([&] { m.sync(); }), disk.code()) << "what failed in the meantime is told";
+  EXPECT_EQ(code_of([&] { m.sync(); }), Errc::no_space) << "what failed in the meantime is told";
   EXPECT_NO_THROW(m.sync());
   EXPECT_EQ(plain_read(path, stuck), constant(2 * kFile, 0x25));
   EXPECT_EQ(read_bytes(other), incremented(pattern(kFile)));
@@ -133,12 +161,12 @@ TEST_P(Errors, closing_reports_what_could_not_be_copied_home_and_keeps_it) {
   Mapping m = world.map(path);
   disk.run_full();
   store_all(world, m, 0x26);
-  EXPECT_EQ(code_of([&] { m.close(); }), disk.code());
+  EXPECT_EQ(code_of([&] { m.close(); }), Errc::no_space);
   {
     const Mapping again = world.map(path);
     EXPECT_EQ(read_bytes(again, all_of(again), HostAccess::bounce), constant(kFile, 0x26));
   }
-  EXPECT_EQ(code_of([&] { world.runtime().close(); }), disk.code());
+  EXPECT_EQ(code_of([&] { world.runtime().close(); }), Errc::no_space);
   disk.make_room();
   EXPECT_NO_THROW(world.runtime().close());
   EXPECT_EQ(plain_read(path), constant(kFile, 0x26));

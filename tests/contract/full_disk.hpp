@@ -16,8 +16,7 @@
 namespace aprime::contract {
 
 /// Makes a directory's file system run full and lets it have room again. With the right to mount it is a
-/// small tmpfs; without, a limit on the size of files does the same to what lies beyond it, with another
-/// error code.
+/// small tmpfs; without, a limit on the size of files does the same to what lies beyond it.
 class FullDisk {
  public:
   static constexpr std::uint64_t kRoom = 8 * kGranule;
@@ -72,8 +71,6 @@ class FullDisk {
       ::setrlimit(RLIMIT_FSIZE, &limit_);
     }
   }
-  /// What running full looks like.
-  Errc code() const { return mounted_ ? Errc::no_space : Errc::invalid_argument; }
 
  private:
   static std::string options(std::uint64_t size) { return "size=" + std::to_string(size); }

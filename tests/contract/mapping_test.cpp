@@ -115,6 +115,11 @@ TEST_P(MappingApi, runtime_options_are_checked) {
   EXPECT_EQ(code_of(make({.devices = {device}, .granule = ByteCount{5000}})), Errc::invalid_argument);
   EXPECT_EQ(code_of(make({.devices = {device}, .dirty_age_max = std::chrono::milliseconds{-1}})),
             Errc::invalid_argument);
+  DeviceOptions crowded = device;
+  crowded.workers = 4097;
+  const Error too_many = error_of(make({.devices = {crowded}}));
+  EXPECT_EQ(too_many.code(), Errc::invalid_argument);
+  EXPECT_EQ(std::string(too_many.what()), "DeviceOptions::workers: 4097 threads; at most 4096 are possible");
   DeviceOptions tiny = device;
   tiny.memory = ByteCount{kGranule};
   EXPECT_EQ(code_of(make({.devices = {tiny}})), Errc::invalid_argument);

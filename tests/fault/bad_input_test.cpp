@@ -62,6 +62,20 @@ TEST_P(BadInput, a_file_that_cannot_be_mapped_is_read_all_the_same_but_has_no_po
   EXPECT_EQ(world.seen_by_device(m, range(0, expected.size())), seen);
 }
 
+/// Its pages are stored to by mmap only: bytes of a device could never be written home.
+TEST_P(BadInput, a_file_of_huge_pages_is_refused_for_writing) {
+  const os::Descriptor file(::memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB));
+  if (!file) return;  // this kernel has none
+  ASSERT_EQ(::ftruncate(file.get(), 2 << 20), 0);
+  const std::string path = "/proc/self/fd/" + std::to_string(file.get());
+  World world(GetParam());
+  const Mapping reader = world.map(path, Access::read);
+  const Error error = error_of([&] { world.map(path); });
+  EXPECT_EQ(error.code(), Errc::cannot_open);
+  EXPECT_EQ(error.path(), path);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr(path), HasSubstr("hugetlbfs"), HasSubstr("open it read-only")));
+}
+
 // Rights.
 
 /// Runs `action` as an ordinary user in a child, which prints the error and exits with its code.
@@ -158,6 +172,19 @@ TEST_P(BadInput, every_way_to_store_through_a_read_mapping_is_refused_with_the_w
     EXPECT_THAT(error.what(), AllOf(HasSubstr(path), HasSubstr("map it with Access::read_write")));
   }
   EXPECT_EQ(plain_read(path), pattern(4 * kGranule));
+}
+
+TEST_P(BadInput, a_file_that_was_sealed_meanwhile_is_not_said_to_be_mapped_for_reading) {
+  const os::Descriptor file(::memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(file.get(), 4 * kGranule), 0);
+  World world(GetParam());
+  const Mapping m = world.map("/proc/self/fd/" + std::to_string(file.get()));
+  ASSERT_EQ(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
+  world.store_on_device(m, granules(0), 1);
+  const Error error = error_of([&] { m.sync(); });
+  EXPECT_EQ(error.code(), Errc::access_denied);
+  EXPECT_EQ(error.system_error(), EPERM);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("sealed"), Not(HasSubstr("Access::read_write"))));
 }
 
 // Other processes' doings.
@@ -392,6 +419,22 @@ TEST_P(BadInput, what_is_mapped_stays_coherent_without_memory_areas) {
   EXPECT_THAT(refusals, testing::Each(Errc::resources));
   world.increment_on_device(m, granules(1));
   EXPECT_EQ(world.seen_by_device(m, granules(1)), constant(kGranule, expected[1] + 1));
+}
+
+// Kernels that have no name of their own.
+
+TEST(KernelNames, of_lambdas_and_functions_can_be_read) {
+  const auto name_of = [](const auto& kernel) { return detail::readable_name(typeid(kernel).name()); };
+  struct Local {
+    void operator()(device_span<int>) const {}
+  };
+  const auto returned = [] { return [](LeasedSpan<int>) {}; };
+  EXPECT_EQ(name_of([](device_span<int>) {}), "lambda in TestBody");
+  EXPECT_EQ(name_of([](auto) {}), "lambda in TestBody");
+  EXPECT_EQ(name_of(returned()), "lambda in TestBody");
+  EXPECT_EQ(name_of(&plain_truncate), "function pointer");
+  EXPECT_EQ(name_of(Local{}), "Local");
+  EXPECT_EQ(name_of(std::pair<Local, int>{}).substr(0, 5), "pair<");
 }
 
 }  // namespace

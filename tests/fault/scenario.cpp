@@ -172,14 +172,13 @@ void Scenario::defect(const char* doing, const std::string& what) {
 bool is_sensible(os::sys::Call call, int system_error, Errc code) {
   using os::sys::Call;
   switch (code) {
-    case Errc::no_space: return system_error == ENOSPC || system_error == EDQUOT;
+    case Errc::no_space: return system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG;
     case Errc::io: return system_error == EIO;
     case Errc::cannot_open:
       return call == Call::open || call == Call::fstat || call == Call::fcntl || call == Call::mmap ||
              call == Call::madvise;
     case Errc::access_denied: return system_error == EPERM || system_error == EBADF;
-    case Errc::invalid_argument:
-      return call == Call::ftruncate && (system_error == EFBIG || system_error == EINVAL);
+    case Errc::invalid_argument: return call == Call::ftruncate && system_error == EINVAL;
     // The rest is about the process and not about the file.
     case Errc::resources:
       return system_error == ENOMEM || system_error == EMFILE || system_error == ENFILE ||

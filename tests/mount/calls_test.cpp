@@ -110,11 +110,18 @@ TEST(MountCall, program_answers_its_own_calls_and_maps_files_of_the_mount_only) 
   MountConnection connection(mounted.at("file"));
   EXPECT_EQ(answer_to(connection, {"greet", R"({"a":1})"}).body, R"({"a":1})");
   EXPECT_EQ(answer_to(connection, {"file"}).body, R"({"text":"text"})");
-  for (const char* const path :
-       {"missing", "directory", "symlink", "../scratch", "directory/../../scratch"}) {
+  std::filesystem::create_directory_symlink("directory", mounted.plain("aside"));
+  for (const auto& [path, why] : {std::pair{"missing", "no such file"},
+                                  {"directory", "is a directory"},
+                                  {"symlink", "it is a symbolic link, which"},
+                                  {"aside/file", "leads through a symbolic link, which"},
+                                  {"../scratch", "leads out of the mount"},
+                                  {"directory/../../scratch", "leads out of the mount"},
+                                  {"/etc/passwd", "leads out of the mount"}}) {
     MountConnection another(mounted.at("file"));
     answer_to(another, {"greet"});
-    EXPECT_THAT(error_of([&] { answer_to(another, {path}); }), testing::HasSubstr(mounted.at(path)));
+    EXPECT_THAT(error_of([&] { answer_to(another, {path}); }),
+                testing::AllOf(testing::HasSubstr(mounted.at(path)), testing::HasSubstr(why)));
   }
   MountConnection refused(mounted.at("file"));
   try {
@@ -127,6 +134,48 @@ TEST(MountCall, program_answers_its_own_calls_and_maps_files_of_the_mount_only) 
     EXPECT_EQ(error.system_error(), ENOSPC);
     EXPECT_EQ(error.offset(), ByteOffset{7});
   }
+}
+
+TEST(MountCall, what_is_thrown_that_is_no_exception_is_an_answer_too) {
+  const auto serve = [](MountCall&) { throw 7; };
+  const Mounted mounted(DeviceKind::emulated, HostAccess::adaptive, kMemory, {.serve = serve});
+  for (int time = 0; time < 2; ++time) {
+    MountConnection connection(mounted.at(""));
+    EXPECT_THAT(error_of([&] { answer_to(connection, {"dance"}); }),
+                testing::AllOf(testing::HasSubstr("'dance'"), testing::HasSubstr("no std::exception")));
+  }
+}
+
+TEST(MountCall, what_is_no_message_is_refused_to_who_sends_it) {
+  const std::pair<MountMessage, const char*> kinds[] = {{{"kind", "not json"}, "body of the message 'kind'"},
+                                                        {{"kind", "{\"a\": \"\xff\"}"}, "body"},
+                                                        {{"kind", "[1]"}, "body"},
+                                                        {{"\xff\xfe"}, "type"},
+                                                        {{""}, "type"}};
+  const auto serve = [&](MountCall& call) {
+    call.send({"first"});
+    while (const auto message = call.receive()) call.send(kinds[std::stoul(message->type)].first);
+  };
+  const Mounted mounted(DeviceKind::emulated, HostAccess::adaptive, kMemory, {.serve = serve});
+  MountConnection connection(mounted.at(""));
+  answer_to(connection, {"greet"});
+  for (std::size_t n = 0; n < std::size(kinds); ++n) {
+    const auto& [message, part] = kinds[n];
+    MountConnection served(mounted.at(""));
+    answer_to(served, {"greet"});
+    for (const auto& send : {std::function<void()>([&] { connection.send(message); }),
+                             std::function<void()>([&] { answer_to(served, {std::to_string(n)}); })}) {
+      try {
+        send();
+        ADD_FAILURE() << n;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), Errc::invalid_argument) << error.what();
+        EXPECT_THAT(error.what(), testing::HasSubstr(part));
+      }
+    }
+  }
+  EXPECT_THAT(error_of([&] { answer_to(connection, {"0"}); }), testing::HasSubstr("body"))
+      << "nothing was sent before";
 }
 
 TEST(MountCall, end_of_the_mount_ends_calls_in_work) {
