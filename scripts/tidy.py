@@ -126,7 +126,7 @@ def listed_in_cmake(texts):
             folder = Path(path).parent
             for word in re.findall(r"[^\s()\"]+", re.sub(r"#.*", "", text)):
                 absolute = word.startswith("${PROJECT_SOURCE_DIR}/")
-                listed.add(word.split("/", 1)[1] if absolute else (folder / word).as_posix())
+                listed.add(word.split("/", 1)[1] if absolute else os.path.normpath(folder / word))
     return listed
 
 
