@@ -7,6 +7,10 @@
 
 namespace aprime::engine {
 
+/// What is wrong with a call in a child made by fork().
+inline constexpr const char* kInChildProcess =
+    "this is a child of fork(): what it inherited of a runtime is the parent's; make a new Runtime";
+
 /// In words: what was being done to which file, where, why it failed, and what to do about it.
 std::string describe(const Status& status, const std::string& path, std::string_view doing);
 

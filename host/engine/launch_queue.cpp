@@ -21,7 +21,15 @@ Completion::Completion(std::shared_ptr<detail::CompletionState> state) noexcept 
 DeviceFaultStatus Completion::status() const {
   if (!state_) return {};
   const sync::Lock lock(state_->mutex);
-  while (!state_->status) state_->changed.wait(state_->mutex);
+  while (!state_->status) {
+    if (getpid() != state_->process) {
+      DeviceFaultStatus in_child;
+      in_child.code = Errc::invalid_argument;
+      in_child.message = engine::kInChildProcess;
+      return in_child;
+    }
+    state_->changed.wait(state_->mutex);
+  }
   return *state_->status;
 }
 

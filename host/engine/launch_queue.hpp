@@ -1,5 +1,8 @@
 #pragma once
 
+#include <sys/types.h>
+#include <unistd.h>
+
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -94,6 +97,8 @@ struct CompletionState {
   sync::Mutex mutex{sync::LockRank::queue};
   std::condition_variable_any changed;
   std::optional<DeviceFaultStatus> status APRIME_GUARDED_BY(mutex);
+  /// In a child of this process, made by fork(), the launch never ends.
+  const pid_t process = getpid();
 
   void set(DeviceFaultStatus s) {
     {

@@ -78,6 +78,7 @@ engine::MappingState& Mapping::used() const {
   if (!state_)
     throw Error(Errc::invalid_argument,
                 "this mapping has no file: it was closed, moved from, or not made by Runtime::map");
+  state_->require_own_process();
   return *state_;
 }
 

@@ -52,6 +52,7 @@ MappingState::~MappingState() {
 }
 
 bool MappingState::is_in_child_process() const noexcept { return !runtime_->is_own_process(); }
+void MappingState::require_own_process() const { runtime_->require_own_process(); }
 
 Status MappingState::close() noexcept {
   {

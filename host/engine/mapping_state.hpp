@@ -34,6 +34,8 @@ class MappingState {
   Access access() const noexcept { return access_; }
   ByteCount size() const noexcept { return ByteCount{size_.load(std::memory_order_acquire)}; }
   bool is_in_child_process() const noexcept;
+  /// As RuntimeState's.
+  void require_own_process() const;
 
   /// The range in the file. \throws Error(out_of_range) if it does not lie in the mapping
   ByteRange in_file(ByteRange range, const char* doing) const;

@@ -96,14 +96,19 @@ Runtime::~Runtime() {
   }
 }
 
+engine::RuntimeState& Runtime::used() const {
+  state_->require_own_process();
+  return *state_;
+}
+
 Mapping Runtime::map(const std::string& path, Access access, const MapOptions& options) {
-  return Mapping(state_->map(path, access, options));
+  return Mapping(used().map(path, access, options));
 }
 
 Completion Runtime::submit(unsigned device, const std::string& name, const Grid* grid,
                            std::unique_ptr<detail::LaunchClosure> closure,
                            std::vector<LeaseRequest> requests) {
-  return state_->submit(device, name, grid, std::move(closure), std::move(requests));
+  return used().submit(device, name, grid, std::move(closure), std::move(requests));
 }
 
 std::vector<DeviceInfo> Runtime::devices() const { return state_->devices(); }
@@ -112,7 +117,7 @@ Stats Runtime::stats(unsigned device) const { return state_->stats(device); }
 
 void Runtime::close() {
   std::string path;
-  engine::throw_if_failed(state_->close(path), path, "copy home at the end");
+  engine::throw_if_failed(used().close(path), path, "copy home at the end");
 }
 
 }  // namespace aprime

@@ -1,7 +1,6 @@
 #include "host/engine/runtime_state.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -35,7 +34,7 @@ std::uint32_t now_ms() noexcept {
 
 RuntimeState::RuntimeState(const RuntimeOptions& options,
                            std::vector<std::unique_ptr<device::Device>> devices)
-    : options_(options), process_(getpid()) {
+    : options_(options) {
   for (auto& d : devices) {
     slots_.push_back(
         std::make_unique<DeviceSlot>(static_cast<unsigned>(slots_.size()), std::move(d), tracer_));
@@ -57,7 +56,11 @@ RuntimeState::~RuntimeState() {
   files_.clear();
 }
 
-bool RuntimeState::is_own_process() const noexcept { return getpid() == process_; }
+bool RuntimeState::is_own_process() const noexcept { return process_.is_this(); }
+
+void RuntimeState::require_own_process() const {
+  if (!is_own_process()) throw Error(Errc::invalid_argument, kInChildProcess);
+}
 
 std::shared_ptr<MappingState> RuntimeState::map(os::File opened, Access access, const MapOptions& options) {
   const auto [file, size] = known_file(std::move(opened), access, options);

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -15,6 +13,7 @@
 #include "host/engine/device_slot.hpp"
 #include "host/engine/launch_queue.hpp"
 #include "host/engine/mount_port.hpp"
+#include "host/os/own_process.hpp"
 #include "host/sync/mutex.hpp"
 #include "host/trace/trace.hpp"
 
@@ -73,6 +72,9 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   unsigned device_count() const noexcept { return static_cast<unsigned>(slots_.size()); }
   /// False in a child made by fork(): it has none of the threads and none of the memory.
   bool is_own_process() const noexcept;
+  /// \throws Error(invalid_argument) in such a child: it would wait for threads, and touch memory, that only
+  /// its parent has
+  void require_own_process() const;
 
  private:
   struct FileEntry {
@@ -113,7 +115,7 @@ class RuntimeState : public std::enable_shared_from_this<RuntimeState> {
   /// Before all that can trap, and the last to go.
   const trace::Tracer tracer_;
   const RuntimeOptions options_;
-  const pid_t process_;
+  const os::OwnProcess process_;
   std::vector<std::unique_ptr<DeviceSlot>> slots_;
   std::vector<DeviceSlot*> slot_pointers_;
   std::vector<std::unique_ptr<LaunchQueue>> queues_;

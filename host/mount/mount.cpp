@@ -9,6 +9,7 @@
 
 #include "aprime/error.hpp"
 #include "aprime/runtime.hpp"
+#include "host/engine/failure.hpp"
 #include "host/mount/connection.hpp"
 #include "host/mount/protocol.hpp"
 #include "host/mount/server.hpp"
@@ -103,13 +104,17 @@ Mount::~Mount() {
 const std::string& Mount::source() const noexcept { return server_->source_path(); }
 const std::string& Mount::mountpoint() const noexcept { return server_->mountpoint(); }
 MountStatus Mount::status() const { return server_->status(); }
-void Mount::wait() const { server_->wait(); }
+void Mount::wait() const {
+  if (!server_->is_own_process()) throw Error(Errc::invalid_argument, engine::kInChildProcess);
+  server_->wait();
+}
 
 void Mount::unmount() noexcept {
   if (server_ != nullptr && server_->is_own_process()) server_->unmount();
 }
 
 Mount Runtime::mount(const std::string& source, const std::string& mountpoint, const MountOptions& options) {
+  static_cast<void>(used());
   const std::string from = os::canonical_path(source);
   const std::string to = os::canonical_path(mountpoint);
   require_free(to);

@@ -102,6 +102,10 @@ class RuntimeState;
 /// Owns devices, their memory and threads, and every file that is mapped through it. Several may exist; each
 /// is a world of its own: mappings of one file in two runtimes see each other as other processes do.
 /// Thread-safe. One that was moved from may only be destroyed.
+///
+/// A child made by fork() has none of its parent's threads and device memory. What it inherits of a runtime
+/// it may destroy, and close mappings, which does nothing; what would need those throws
+/// Error(invalid_argument). It may make a runtime of its own.
 class Runtime {
  public:
   /// One device, the best there is. \throws Error(resources)
@@ -207,6 +211,7 @@ class Runtime {
  private:
   Completion submit(unsigned device, const std::string& name, const Grid* grid,
                     std::unique_ptr<detail::LaunchClosure> closure, std::vector<LeaseRequest> requests);
+  engine::RuntimeState& used() const;
 
   std::shared_ptr<engine::RuntimeState> state_;
 };

@@ -3,9 +3,12 @@
 
 #include <chrono>
 #include <csignal>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "tests/contract/contract.hpp"
 
@@ -84,6 +87,75 @@ TEST_P(Fork, a_child_that_ends_a_lease_takes_nothing_from_the_parents) {
   EXPECT_FALSE(launch.done());
   lease.reset();
   EXPECT_NO_THROW(launch.wait());
+}
+
+TEST_P(Fork, a_child_is_told_that_what_it_inherited_is_its_parents) {
+  World world(GetParam());
+  const Bytes before = pattern(2 * kGranule);
+  const std::string path = world.file(before);
+  Mapping m = world.map(path);
+  m.host<std::byte>();
+  world.increment_on_device(m, all_of(m));
+  Runtime& runtime = world.runtime();
+  const Completion blocked = [&] {
+    const HostLease lease = m.host_lease(granules(1), Right::read_write);
+    const Completion launch = runtime.launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(m));
+    Byte byte{};
+    const std::span<std::byte> one(reinterpret_cast<std::byte*>(&byte), 1);
+    std::vector<std::function<void()>> calls{
+        [&] { static_cast<void>(runtime.map(path, Access::read)); },
+        [&] {
+          runtime.launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(m)).wait();
+        },
+        [&] { runtime.close(); },
+        [&] { launch.wait(); },
+        [&] { m.host<std::byte>(); },
+        [&] { m.read(ByteOffset{0}, one); },
+        [&] { m.write(ByteOffset{0}, one); },
+        [&] { m.read_direct(ByteOffset{0}, {}); },
+        [&] { m.write_direct(ByteOffset{0}, {}); },
+        [&] { m.sync(); },
+        [&] { m.sync(granules(0)); },
+        [&] { m.advise(granules(0), Advice::sequential); },
+        [&] { m.prefetch(granules(1), 0); },
+        [&] { m.prefetch_home(granules(0)); },
+        [&] { static_cast<void>(m.host_lease(granules(0), Right::read)); },
+        [&] { static_cast<void>(m.snapshot(granules(0))); },
+        [&] { m.discard(granules(0)); },
+        [&] { m.resize(ByteCount{kGranule}); },
+    };
+    if (can_mount()) calls.emplace_back([&] { static_cast<void>(runtime.mount("/", "/")); });
+    for (std::size_t i = 0; i < calls.size(); ++i)
+      EXPECT_EQ(WEXITSTATUS(in_child([&] {
+                  const Error error = error_of(calls[i]);
+                  const bool says_why =
+                      std::string_view(error.what()).find("fork()") != std::string_view::npos;
+                  ::_exit(error.code() == Errc::invalid_argument && says_why ? 42 : 1);
+                })),
+                42)
+          << "call " << i;
+    return launch;
+  }();
+  EXPECT_NO_THROW(blocked.wait());
+  m.close();
+  EXPECT_EQ(plain_read(path), incremented(incremented(before))) << "the parent is as it was";
+}
+
+TEST_P(Fork, a_child_may_make_a_runtime_of_its_own) {
+  World world(GetParam());
+  const std::string path = world.file(pattern(kGranule));
+  const Mapping m = world.map(path);
+  world.increment_on_device(m, all_of(m));
+  m.sync();
+  if (GetParam().kind == DeviceKind::cuda) GTEST_SKIP() << "CUDA does not survive fork()";
+  const int status = in_child([&] {
+    Runtime own(RuntimeOptions{.devices = {GetParam().device(4_MiB, 2)}});
+    Mapping mapped = own.map(path, Access::read_write);
+    own.launch({{1}, {1}}, IncrementBytes{}, aprime::read_write(mapped)).wait();
+    mapped.close();
+  });
+  EXPECT_TRUE(ended_well(status)) << status;
+  EXPECT_EQ(plain_read(path), incremented(incremented(pattern(kGranule))));
 }
 
 TEST_P(Fork, a_child_may_use_the_plain_path_and_run_a_program) {
