@@ -6,6 +6,10 @@
 //
 // Include it in kernel source only, and not together with the CUDA runtime's headers in a file that nvcc does
 // not compile: those define `__shared__` for such files too, to nothing useful.
+//
+// On the emulated device the threads of a block take turns on one CPU thread, and a turn ends where a thread
+// waits: at a barrier, in a warp primitive or in __nanosleep. A loop that waits for what another thread of
+// the block stores must contain one of these; without it the loop never ends.
 
 #ifdef __CUDACC__
 

@@ -27,8 +27,8 @@ enum class DeviceKind : std::uint8_t {
   automatic,
   /// Emulated, hardware-paged: kernels may touch any mapped byte; faults are served while they run.
   emulated,
-  /// Emulated, software-paged as CUDA is: kernels may touch only what their launch leased, and an access
-  /// outside stops them.
+  /// Emulated, software-paged as CUDA is: kernels may touch only what their launch leased. An access to a
+  /// granule that is not leased stops them; one beside what is leased of a granule is not noticed.
   emulated_strict,
   /// The first GPU that CUDA shows (see CUDA_VISIBLE_DEVICES), software-paged. Only in a library that was
   /// built with CUDA.
