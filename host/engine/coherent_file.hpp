@@ -59,8 +59,8 @@ enum class Patience : std::uint8_t {
   /// Waits for them, but not for one that is being recalled from a mount: that one is left alone. For those
   /// whom the recall may be waiting for.
   unless_recalled,
-  /// Leaves them as they are (background work must not queue behind a long launch), and waits only for threads
-  /// of a running kernel. Who wants them pinned is told so by EAGAIN.
+  /// Leaves them as they are (background work must not queue behind a long launch), and waits for threads of
+  /// a running kernel only. Who wants them pinned is told so by EAGAIN.
   skip,
   /// Leaves them as they are, too, and gives threads of a running kernel only a moment to let go: they may
   /// wait for the caller. For those who have other granules meanwhile. EAGAIN is the answer then.
