@@ -145,7 +145,7 @@ void while_two_are_pinned(World& world, const Mapping& m, const Act& act) {
     if (rounds.load() != seen) seen = rounds.load(), last = Clock::now();
     longest = std::max(longest, seconds_since(last));
   }
-  EXPECT_LT(longest, 2);
+  EXPECT_LT(longest, 2.5);
   is_over = true;
   launch.wait();
 }
@@ -202,7 +202,7 @@ TEST_P(KernelPins, a_long_visit_and_the_flusher_hold_up_nobody_at_the_next_granu
   }
   is_over = true;
   launch.wait();
-  EXPECT_LT(longest, 2);
+  EXPECT_LT(longest, 2.5);
 }
 
 struct CatchesItsOwn {
@@ -268,7 +268,7 @@ TEST_P(KernelPins, who_goes_through_a_file_is_not_held_up_by_pins_of_others) {
       .launch({{2}, {kHeld}}, HoldAndWalk{&held, &is_over, kWalked}, demand_read_write(pinned),
               demand_read(others))
       .wait();
-  EXPECT_LT(seconds_since(begin), 5);
+  EXPECT_LT(seconds_since(begin), 10);
 }
 
 /// All of it is.
