@@ -10,8 +10,12 @@
 namespace aprime::engine {
 namespace {
 
-/// How often a granule that is busy is asked for before those that are pinned already are let go.
+using Clock = std::chrono::steady_clock;
+
+/// How often a granule that is busy is asked for before those that are pinned already are let go, and how
+/// long one that threads of a kernel use, who may wait for those.
 constexpr int kPinTriesMax = 64;
+constexpr std::chrono::milliseconds kPinWaitMax{60};
 constexpr std::chrono::microseconds kRetryPause{100};
 
 }  // namespace
@@ -32,12 +36,13 @@ Status CoherentFile::pin_together(GranuleRange range, const Demand& demand) noex
   without_waiting.patience = Patience::briefly;
   for (;;) {
     GranuleCount done{0};
-    for (int tries = 0; tries < kPinTriesMax; ++tries) {
+    auto give_up = Clock::now() + kPinWaitMax;
+    for (int tries = 0; tries < kPinTriesMax && Clock::now() < give_up; ++tries) {
       if (tries > 0) std::this_thread::sleep_for(kRetryPause);
       const Progress p = perform_counted({range.first + done, range.count - done}, without_waiting);
       done.value += p.done.value;
       if (p.status.is_ok()) return {};
-      if (p.done.value > 0) tries = 0;
+      if (p.done.value > 0) tries = 0, give_up = Clock::now() + kPinWaitMax;
       if (p.status.system_error == EAGAIN) continue;
       unpin({range.first, done});
       return p.status;
