@@ -141,6 +141,8 @@ TEST_P(Fork, a_child_is_told_that_what_it_inherited_is_its_parents) {
   EXPECT_EQ(plain_read(path), incremented(incremented(before))) << "the parent is as it was";
 }
 
+// ThreadSanitizer starts no threads in a child of a process that has some.
+#ifndef __SANITIZE_THREAD__
 TEST_P(Fork, a_child_may_make_a_runtime_of_its_own) {
   World world(GetParam());
   const std::string path = world.file(pattern(kGranule));
@@ -159,6 +161,7 @@ TEST_P(Fork, a_child_may_make_a_runtime_of_its_own) {
   EXPECT_TRUE(ended_well(status)) << status;
   EXPECT_EQ(plain_read(path), incremented(incremented(pattern(kGranule))));
 }
+#endif
 
 TEST_P(Fork, a_child_may_use_the_plain_path_and_run_a_program) {
   World world(GetParam());
