@@ -301,9 +301,13 @@ APRIME_DEVICE bool execute_command(const PagingPort& port, WarpLanes lanes) noex
   if (number == 0) return false;
   lanes.sync();
   const PagingCommand& command = port.commands[(number - 1) % kPagingCommands];
-  if (pieces_of(command) != 0) {
+  const bool is_copy = pieces_of(command) != 0;
+  const bool is_table = is_about_a_table(command.op);
+  // Whoever finishes it gives the slot back to the host: nobody may look into it any more then.
+  lanes.sync();
+  if (is_copy) {
     execute_copy<depth>(port, command, number, lanes);
-  } else if (is_about_a_table(command.op)) {
+  } else if (is_table) {
     change_table(port, number, lanes);
   } else if (lanes.leads()) {
     execute_at_once(port, command, number);
