@@ -206,8 +206,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// To be called before anybody gets at bytes where `hides_new_size`: devices learn the size that the file
   /// has got by its plain path. What they have behind an end that has come nearer is no part of the file, and
   /// none of it is left when the end moves away again; then the granule in which the file ended, where they
-  /// have zeros behind the end, goes as well. May wait for a kernel if the file has grown. Valid answers: as
-  /// `perform`.
+  /// have zeros behind the end, goes as well. May wait for a kernel if the file has grown, for the mount only
+  /// as in `resize`. Valid answers: as `perform`.
   Status take_in_size(AgentId requester = AgentId::cpu()) noexcept;
   /// The same only if the file has become shorter. Waits for nobody.
   void take_in_cut() noexcept;
@@ -304,6 +304,8 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Progress note_mounted(GranuleRange granules, std::uint64_t arrived) noexcept;
   bool any_busy(GranuleRange granules) const noexcept;
   bool any_on_device(GranuleRange granules) const noexcept;
+  /// Whether a device has a frame for it: a copy, or one that is on its way.
+  bool has_place_on_device(GranuleIndex g) const noexcept;
   bool is_near_use(GranuleRange guess) const noexcept;
   /// Takes what the mount has of the range, by `event`.
   Status recall_all(GranuleRange range, Event event) noexcept;
@@ -360,6 +362,10 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   Status make_room_behind(const SizeSeen& seen, AgentId requester) noexcept;
   /// What is no part of the file as devices know it.
   GranuleRange beyond_known_end() const noexcept;
+  /// The first of these. Who has noted a frame and asks for this, and who has moved the end and looks for
+  /// frames: one of the two sees what the other has done.
+  GranuleIndex end_in_order_with_places() noexcept;
+  bool hides_new_size(ByteCount size, ByteOffset end_of_range) const noexcept;
   /// `put(at, bytes)` for those of a device's bytes that are the file's.
   template <class Put>
   Status put_known(ByteOffset at, std::span<const std::byte> from, const Put& put) noexcept;

@@ -22,9 +22,6 @@ Status CoherentFile::on_device_fault(device::Region& region, GranuleIndex g, boo
   unsigned d = 0;
   while (regions_[d].get() != &region) ++d;
   const ByteOffset at = granule_.offset_of(g);
-  const os::File::SizeResult size = file_.size();
-  if (!size.status.is_ok()) return size.status;
-  if (at.value >= size.size.value) return {Errc::out_of_range, 0, at};
   if (write && file_.access() == Access::read) return {Errc::access_denied, 0, at};
 
   Counters& counters = devices_[d]->counters();
@@ -38,8 +35,22 @@ Status CoherentFile::on_device_fault(device::Region& region, GranuleIndex g, boo
                                       frames / region.params().frames_per_granule.value / 8);
   const GranuleCount wanted = device_streams_[d].on_fault(g, GranuleCount{std::max<std::uint64_t>(1, most)});
   const ByteCount room = granule_.bytes_of(GranuleCount{granules_on_devices_.load()});
-  return perform_batch(g, clip_to_file(g, wanted, std::min(size.size, room)),
-                       {.event = write ? Event::write : Event::read, .requester = agent, .is_fault = true});
+  const ByteRange bytes = granule_.bytes_of(GranuleRange{g, GranuleCount{1}});
+  for (;;) {
+    const os::File::SizeResult size = file_.size();
+    if (!size.status.is_ok()) return size.status;
+    if (at.value >= size.size.value) return {Errc::out_of_range, 0, at};
+    if (hides_new_size(size.size, bytes.end())) {
+      // As for the mount: who has what lies behind the end may wait for this kernel.
+      const Status taken_in = take_in_size(AgentId::mount());
+      if (!taken_in.is_ok()) return taken_in;
+    }
+    const Status status =
+        perform_batch(g, clip_to_file(g, wanted, std::min(size.size, room)),
+                      {.event = write ? Event::write : Event::read, .requester = agent, .is_fault = true});
+    // Else the file was cut, and has grown again, while the granule was waited for.
+    if (status.code != Errc::out_of_range || !hides_new_size(bytes)) return status;
+  }
 }
 
 Status CoherentFile::on_host_fault(HostView& view, GranuleIndex g, bool write) noexcept {

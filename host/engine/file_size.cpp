@@ -101,9 +101,12 @@ void CoherentFile::note_end(const SizeSeen& seen) noexcept {
 
 bool CoherentFile::hides_new_size(ByteRange range) const noexcept {
   const os::File::SizeResult size = file_.size();
+  return size.status.is_ok() && hides_new_size(size.size, range.end());
+}
+
+bool CoherentFile::hides_new_size(ByteCount size, ByteOffset end_of_range) const noexcept {
   const std::uint64_t known = known_end_.load();
-  return size.status.is_ok() &&
-         (size.size.value < known || (size.size.value > known && range.end().value > known));
+  return size.value < known || (size.value > known && end_of_range.value > known);
 }
 
 Status CoherentFile::take_in_size(AgentId requester) noexcept {
@@ -136,8 +139,7 @@ Status CoherentFile::make_room_behind(const SizeSeen& seen, AgentId requester) n
   if (!forgotten.is_ok()) return forgotten;
   SizeIo io(*this, SizeIo::Act::note_growth, seen);
   const GranuleRange last{granule_.index_of(ByteOffset{seen.known_end}), GranuleCount{1}};
-  if (seen.known_end % granule_.bytes().value != 0 && last.end().value <= directory_.capacity().value &&
-      (any_busy(last) || any_on_device(last))) {
+  if (seen.known_end % granule_.bytes().value != 0 && has_place_on_device(last.first)) {
     const Status status = requester.is_mount()
                               ? perform_for_program(last.first, Event::io_write, io, kWaitMax, false)
                               : perform(last, {.event = Event::io_write, .io = &io});
@@ -233,6 +235,11 @@ GranuleRange CoherentFile::beyond_known_end() const noexcept {
   return {GranuleIndex{first}, GranuleCount{capacity - std::min(first, capacity)}};
 }
 
+GranuleIndex CoherentFile::end_in_order_with_places() noexcept {
+  // A read-modify-write, which sees every one before it.
+  return GranuleIndex{granule_.count_for(ByteCount{known_end_.fetch_add(0)}).value};
+}
+
 /// For a program's own truncation, the kernel drops its pages itself.
 Status CoherentFile::recall_beyond_end(AgentId requester) noexcept {
   return requester.is_mount() ? Status{} : recall_all(beyond_known_end(), Event::discard);
@@ -241,10 +248,12 @@ Status CoherentFile::recall_beyond_end(AgentId requester) noexcept {
 Status CoherentFile::forget_beyond_end(AgentId requester, Patience patience) noexcept {
   const bool waits = patience == Patience::wait;
   Status first_error;
-  directory_.for_each_touched(beyond_known_end(), [&](GranuleIndex g, GranuleWord seen) {
+  static_cast<void>(end_in_order_with_places());
+  directory_.for_each_touched(beyond_known_end(), [&](GranuleIndex g, GranuleWord) {
     const GranuleRange one{g, GranuleCount{1}};
-    // One that is being recalled from the mount no device has yet; and the recall may wait for the caller.
-    if (seen.busy() ? seen.state().owner.is_mount() : !any_on_device(one)) return;
+    // One that is busy without a place is being recalled from the mount, or a fault waits for a lease of it:
+    // both may be waiting for the caller. Who gets a place now looks where the end is.
+    if (!has_place_on_device(g)) return;
     SizeIo io(*this, SizeIo::Act::forget);
     const Status status = requester.is_mount()
                               ? perform_for_program(g, Event::discard, io,

@@ -89,6 +89,11 @@ bool CoherentFile::any_on_device(GranuleRange granules) const noexcept {
   return false;
 }
 
+bool CoherentFile::has_place_on_device(GranuleIndex g) const noexcept {
+  return g.value < granules_on_devices_.load() &&
+         std::any_of(regions_.begin(), regions_.end(), [g](const auto& r) { return r->has_frame(g); });
+}
+
 /// Whether a program has pages of what the kernel guesses that it will use, or of what comes before that:
 /// then it is likely to go on there. The kernel guesses up to one window ahead of the page that is used next.
 bool CoherentFile::is_near_use(GranuleRange guess) const noexcept {

@@ -126,21 +126,23 @@ Status CoherentFile::release(Run& run, unsigned device, Step step, AgentId reque
 Status CoherentFile::fill(Run& run, Step step, const Demand& demand) noexcept {
   const unsigned d = demand.requester.device_number();
   device::Region& region = *regions_[d];
+  const Progress frames = obtain_frames(run.range, d, demand);
   // Nothing behind the end that devices know: it would be taken for what they had there before a cut.
-  const GranuleIndex end = beyond_known_end().first;
-  if (run.range.first >= end)
-    return settle(run, {GranuleCount{0}, {Errc::out_of_range, 0, granule_.offset_of(run.range.first)}}, step,
+  const GranuleIndex end = end_in_order_with_places();
+  const GranuleCount inside = std::min(frames.done, end - std::min(end, run.range.first));
+  free_frames({run.range.first + inside, frames.done - inside}, d);
+  const GranuleRange with_frames{run.range.first, inside};
+  if (with_frames.empty()) {
+    const Status beyond{Errc::out_of_range, 0, granule_.offset_of(run.range.first)};
+    return settle(run, {GranuleCount{0}, frames.done.value != 0 ? beyond : frames.status}, step,
                   demand.requester);
-  const GranuleRange known{run.range.first, std::min(run.range.count, end - run.range.first)};
-  const Progress frames = obtain_frames(known, d, demand);
-  const GranuleRange with_frames{run.range.first, frames.done};
-  if (with_frames.empty()) return settle(run, frames, step, demand.requester);
+  }
   devices_[d]->trace_resident();
   // Dirty before the device can store: another of its threads may, as soon as the hardware lets it, and a
   // sync that begins after that store looks for what is dirty.
   if (step == Step::adopt) mark_dirty(with_frames, d);
   Progress p = step == Step::fill ? copy_out(with_frames, region) : region.adopt(with_frames);
-  const GranuleRange rest{with_frames.first + p.done, frames.done - p.done};
+  const GranuleRange rest{with_frames.first + p.done, inside - p.done};
   if (step == Step::adopt) mark_clean(rest, d);
   free_frames(rest, d);
   if (p.status.is_ok()) p.status = frames.status;
