@@ -1,6 +1,8 @@
 #include "host/device/device_fault.hpp"
 
 #include <fmt/format.h>
+#include <signal.h>
+#include <ucontext.h>
 
 #include <cassert>
 #include <cstring>
@@ -34,6 +36,14 @@ const void* to_source(RegionId region) noexcept {
 std::optional<RegionId> region_of(const void* source) noexcept {
   if (source == nullptr) return std::nullopt;
   return static_cast<RegionId>(reinterpret_cast<std::uintptr_t>(source) - 1);
+}
+
+/// Of a fault that is a defect of the kernel.
+FaultReason reason_for(const os::Trap& trap) noexcept {
+  if (trap.signal != SIGFPE) return FaultReason::wild_pointer;
+  constexpr greg_t kDivideError = 0;  // Intel SDM volume 3, "Exception and Interrupt Reference"
+  const auto& registers = static_cast<const ucontext_t*>(trap.context)->uc_mcontext.gregs;
+  return registers[REG_TRAPNO] == kDivideError ? FaultReason::division : FaultReason::floating_point;
 }
 
 std::string why_refused(Status status, bool write) {
@@ -122,6 +132,14 @@ void describe_fault(const KernelFault& fault, const RegionNames& names, DeviceFa
       out.message = fmt::format("{} {} address {:#x}, which is no device memory", kernel,
                                 fault.write ? "stored to" : "loaded", fault.offset);
       break;
+    case FaultReason::division:
+      out.code = Errc::kernel_failed;
+      out.message = kernel + " divided by zero, or the smallest integer by -1";
+      break;
+    case FaultReason::floating_point:
+      out.code = Errc::kernel_failed;
+      out.message = kernel + " raised a floating-point exception, which the program has enabled";
+      break;
   }
 }
 
@@ -130,10 +148,10 @@ void describe_fault(const KernelFault& fault, const RegionNames& names, DeviceFa
 __attribute__((no_sanitize("thread"))) ServingFault::ServingFault() noexcept { ++serving_depth; }
 __attribute__((no_sanitize("thread"))) ServingFault::~ServingFault() { --serving_depth; }
 
-os::TrapTarget::Answer WildPointerTrap::on_trap(const os::Trap& trap) noexcept {
+os::TrapTarget::Answer KernelDefectTrap::on_trap(const os::Trap& trap) noexcept {
   if (!on_device_thread() || serving_depth != 0) return Answer::not_mine;
   const auto address = reinterpret_cast<std::uintptr_t>(trap.address);
-  stop_trapped_kernel(trap, fault_elsewhere(FaultReason::wild_pointer, address, trap.write));
+  stop_trapped_kernel(trap, fault_elsewhere(reason_for(trap), address, trap.write));
   return Answer::resolved;
 }
 

@@ -28,13 +28,17 @@ enum class FaultReason : std::uint8_t {
   outside_span,
   /// Neither device memory nor anything else that the thread may touch.
   wild_pointer,
+  /// An integer division that has no result.
+  division,
+  /// Floating-point arithmetic that the program wants to be told of (feenableexcept).
+  floating_point,
 };
 
 /// Of a place in a file that has a region. Async-signal-safe, as the next one.
 KernelFault fault_in_file(FaultReason reason, RegionId region, ByteOffset at, bool write,
                           Status status = {}) noexcept;
 /// Of a place that belongs to no file: for outside_lease its distance in bytes from the start of device
-/// memory, for wild_pointer its address.
+/// memory, for wild_pointer its address, for arithmetic that of the instruction.
 KernelFault fault_elsewhere(FaultReason reason, std::uint64_t place, bool write, Status status = {}) noexcept;
 
 /// Ends the kernel whose access trapped, when the handler returns. \pre on_device_thread()
@@ -65,8 +69,9 @@ class ServingFault {
   ServingFault& operator=(const ServingFault&) = delete;
 };
 
-/// Stops a kernel that touches memory which is nobody's, instead of letting it end the process.
-class WildPointerTrap final : public os::TrapTarget {
+/// Stops a kernel that touches memory which is nobody's, or divides by zero, instead of letting it end the
+/// process.
+class KernelDefectTrap final : public os::TrapTarget {
  public:
   Answer on_trap(const os::Trap& trap) noexcept override;
 };

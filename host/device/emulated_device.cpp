@@ -12,15 +12,16 @@ namespace aprime::device {
 
 namespace {
 
-/// A kernel that stops at a wild pointer. The wish to be told is the thread's, and threads outlive launches,
-/// so it is made again, at the price of a store, by each fiber that begins to run the kernel.
+/// A kernel that stops at a wild pointer and the like. The wish to be told is the thread's, and threads
+/// outlive launches, so it is made again, at the price of a store, by each fiber that begins to run the
+/// kernel.
 struct GuardedBody {
   const detail::KernelBody& body;
-  os::TrapTarget& wild_pointers;
+  os::TrapTarget& defects;
 
   static void run(const void* closure, detail::ThreadCursor& cursor) {
     const auto* self = static_cast<const GuardedBody*>(closure);
-    os::set_thread_trap_target(&self->wild_pointers);
+    os::set_thread_trap_target(&self->defects);
     self->body.run(self->body.closure, cursor);
   }
 };
@@ -73,7 +74,7 @@ LaunchResult EmulatedDevice::run(const detail::KernelBody& body, const Grid& gri
                             "plain C++ compiler compile the file that launches it, and name it in a .cu file",
                             body.name));
   }
-  const GuardedBody guarded{body, wild_pointers_};
+  const GuardedBody guarded{body, defects_};
   return executor_.run({&guarded, &GuardedBody::run, body.name, {}}, grid);
 }
 

@@ -33,7 +33,7 @@ class EmulatedDevice : public Device {
   RegionNames names_;
 
  private:
-  WildPointerTrap wild_pointers_;
+  KernelDefectTrap defects_;
   /// Last: its threads refer to the members before it.
   Executor executor_;
 };

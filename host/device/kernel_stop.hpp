@@ -39,10 +39,10 @@ struct CurrentKernel {
 /// when done. Precondition: on_device_thread(), and not in a signal handler.
 [[noreturn]] void stop_current_kernel(const KernelFault& fault) noexcept;
 
-/// As stop_current_kernel(), for a handler of a synchronous signal (SIGSEGV, SIGBUS): edits the saved context
-/// so that returning from the handler continues there instead of at the faulting instruction. The handler
-/// must return. It may run on the kernel's stack or on an alternate one. Async-signal-safe. Precondition:
-/// on_device_thread().
+/// As stop_current_kernel(), for a handler of a synchronous signal (SIGSEGV, SIGBUS, SIGFPE): edits the saved
+/// context so that returning from the handler continues there instead of at the faulting instruction. The
+/// handler must return. It may run on the kernel's stack or on an alternate one. Async-signal-safe.
+/// Precondition: on_device_thread().
 void redirect_to_stop(ucontext_t& context, const KernelFault& fault) noexcept;
 
 }  // namespace aprime::device

@@ -3,8 +3,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 
 #include "host/os/failure.hpp"
 #include "host/os/syscalls.hpp"
@@ -22,9 +24,16 @@ struct Previous {
 // signals come until the process is gone.
 constinit Previous previous_segv;
 constinit Previous previous_bus;
+constinit Previous previous_fpe;
 constinit std::atomic<bool> installed{false};
 
-Previous& previous_of(int signal) noexcept { return signal == SIGBUS ? previous_bus : previous_segv; }
+Previous& previous_of(int signal) noexcept {
+  switch (signal) {
+    case SIGBUS: return previous_bus;
+    case SIGFPE: return previous_fpe;
+    default: return previous_segv;
+  }
+}
 
 bool is_from_kernel(const siginfo_t* info) noexcept { return info->si_code > 0; }
 
@@ -72,7 +81,7 @@ void install(int signal, void (*handler)(int, siginfo_t*, void*)) {
   // Asked first, so that the answer is in place before the first signal can arrive.
   if (sys::sigaction(signal, nullptr, &previous.action) != 0 ||
       sys::sigaction(signal, &action, nullptr) != 0) {
-    throw failure(Errc::resources, "cannot install a handler for memory faults", errno);
+    throw failure(Errc::resources, "cannot install a handler for the processor's faults", errno);
   }
 }
 
@@ -80,12 +89,14 @@ void install(int signal, void (*handler)(int, siginfo_t*, void*)) {
 
 void install_fault_handler(void (*handler)(int, siginfo_t*, void*)) {
   if (installed.load(std::memory_order_acquire)) return;
-  install(SIGSEGV, handler);
-  try {
-    install(SIGBUS, handler);
-  } catch (...) {
-    sys::sigaction(SIGSEGV, &previous_segv.action, nullptr);
-    throw;
+  constexpr std::array signals{SIGSEGV, SIGBUS, SIGFPE};
+  for (std::size_t i = 0; i < signals.size(); ++i) {
+    try {
+      install(signals[i], handler);
+    } catch (...) {
+      while (i-- > 0) sys::sigaction(signals[i], &previous_of(signals[i]).action, nullptr);
+      throw;
+    }
   }
   installed.store(true, std::memory_order_release);
 }

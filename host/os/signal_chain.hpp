@@ -4,8 +4,8 @@
 
 namespace aprime::os {
 
-/// Installs `handler` for SIGSEGV and SIGBUS and keeps what was there before, for `forward`. A no-op from the
-/// second call on. One thread at a time. \throws Error(resources)
+/// Installs `handler` for SIGSEGV, SIGBUS and SIGFPE and keeps what was there before, for `forward`. A no-op
+/// from the second call on. One thread at a time. \throws Error(resources)
 void install_fault_handler(void (*handler)(int, siginfo_t*, void*));
 
 /// Does what would have happened to `signal` had `handler` not been installed: calls the previous owner's

@@ -6,13 +6,15 @@
 
 namespace aprime::os {
 
-/// What a memory access that the hardware refused wanted.
+/// What a memory access that the hardware refused wanted; or the instruction that could not do its
+/// arithmetic.
 struct Trap {
+  /// Of the access. With SIGFPE, of the instruction.
   std::byte* address;
   bool write;
   /// The interrupted context (`ucontext_t*`), for a target that ends the access instead of resolving it.
   void* context;
-  /// SIGSEGV or SIGBUS.
+  /// SIGSEGV or SIGBUS; SIGFPE too for a thread's own target.
   int signal;
 };
 
@@ -33,8 +35,8 @@ class TrapTarget {
   ~TrapTarget() = default;
 };
 
-/// Owns the registration of an address range with the process's SIGSEGV and SIGBUS handlers. The registry
-/// behind it is process-wide, because signal dispositions are.
+/// Owns the registration of an address range with the process's handlers of SIGSEGV, SIGBUS and SIGFPE. The
+/// registry behind it is process-wide, because signal dispositions are.
 ///
 /// A trap is an access that memory which is mapped refuses: SIGSEGV with code SEGV_ACCERR, or SIGBUS with
 /// code BUS_ADRERR. Every other signal, and a trap at an address that nobody registered, goes to its previous
@@ -69,8 +71,8 @@ class TrapRegistration {
 };
 
 /// Lets `target` answer for the calling thread's faults (SIGSEGV, SIGBUS) at addresses that nobody
-/// registered: wild pointers. Null ends that. The address given to it is 0 where the processor does not tell
-/// (non-canonical addresses).
+/// registered: wild pointers; and for its arithmetic (SIGFPE). Null ends that. The address given to it is 0
+/// where the processor does not tell (non-canonical addresses).
 void set_thread_trap_target(TrapTarget* target) noexcept;
 
 /// Whether a byte of [begin, begin + size) lies in a registered range: touching it may trap. Thread-safe,

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "host/os/syscalls.hpp"
 #include "tests/device/fake_engine.hpp"
@@ -238,6 +239,26 @@ TEST_P(RegionContract, AKernelThatTouchesNobodysMemoryIsStopped) {
   std::snprintf(expected, sizeof expected, "kernel saxpy stored to address 0x%zx, which is no device memory",
                 reinterpret_cast<std::size_t>(wild));
   EXPECT_EQ(status.message, expected);
+  EXPECT_TRUE(run_kernel(*engine_.device, [] {}).completed()) << "the device is as good as new";
+}
+
+/// A sanitizer would say so first, and end the process.
+__attribute__((no_sanitize("undefined"), noinline)) int divide(volatile int& dividend,
+                                                               volatile int& divisor) {
+  return dividend / divisor;
+}
+
+TEST_P(RegionContract, AKernelThatDividesByZeroIsStopped) {
+  volatile int zero = 0;
+  volatile int least = std::numeric_limits<int>::min();
+  volatile int minus_one = -1;
+  for (volatile int* const divisor : {&zero, &minus_one}) {
+    const LaunchResult result = run_kernel(*engine_.device, [&] { least = divide(least, *divisor); });
+    ASSERT_EQ(result.outcome, LaunchOutcome::fault);
+    const DeviceFaultStatus status = describe(*engine_.device, result);
+    EXPECT_EQ(status.code, Errc::kernel_failed);
+    EXPECT_EQ(status.message, "kernel saxpy divided by zero, or the smallest integer by -1");
+  }
   EXPECT_TRUE(run_kernel(*engine_.device, [] {}).completed()) << "the device is as good as new";
 }
 

@@ -47,6 +47,12 @@ void reset_to(int signal, void (*disposition)(int)) {
 void reset_handlers() {
   reset_to(SIGSEGV, SIG_DFL);
   reset_to(SIGBUS, SIG_DFL);
+  reset_to(SIGFPE, SIG_DFL);
+}
+/// What a processor cannot do; a sanitizer would say so first.
+__attribute__((no_sanitize("undefined"), noinline)) int divide_by(volatile int& divisor) {
+  volatile int dividend = 1;
+  return dividend / divisor;
 }
 void exit_as_siginfo_says(int signal, siginfo_t* info, void*) {
   std::_Exit(info->si_signo == signal && info->si_addr != nullptr ? 40 + info->si_code : 1);
@@ -154,6 +160,30 @@ TEST_F(TrapChain, WithoutAnEarlierHandlerTheDefaultActionEndsTheProcess) {
         store(other.memory.data(), 1);
       },
       testing::KilledBySignal(SIGSEGV), "");
+}
+
+TEST_F(TrapChain, ADivisionByZeroGoesToTheHandlerThatWasThereBefore) {
+  EXPECT_EXIT(
+      {
+        install(SIGFPE, exit_as_siginfo_says);
+        Page mine;
+        const TrapRegistration registration(mine.memory.data(), mine.memory.size(), mine);
+        volatile int zero = 0;
+        std::_Exit(divide_by(zero));
+      },
+      testing::ExitedWithCode(40 + FPE_INTDIV), "");
+}
+
+TEST_F(TrapChain, ADivisionByZeroEndsTheProcessWhereNobodyHandlesIt) {
+  EXPECT_EXIT(
+      {
+        reset_handlers();
+        Page mine;
+        const TrapRegistration registration(mine.memory.data(), mine.memory.size(), mine);
+        volatile int zero = 0;
+        std::_Exit(divide_by(zero));
+      },
+      testing::KilledBySignal(SIGFPE), "");
 }
 
 TEST_F(TrapChain, AnIgnoredFaultEndsTheProcessAsTheKernelWould) {
@@ -337,7 +367,7 @@ TEST_F(TrapChain, ReportsThatHandlersCannotBeInstalled) {
   EXPECT_EXIT(
       {
         Page mine;
-        for (const std::uint64_t nth : {1u, 2u, 3u, 4u}) {
+        for (const std::uint64_t nth : {1u, 2u, 3u, 4u, 5u, 6u}) {
           sys::set_fault_plan({.call = sys::Call::sigaction, .nth = nth, .times = 1, .error = EINVAL});
           try {
             const TrapRegistration registration(mine.memory.data(), mine.memory.size(), mine);
