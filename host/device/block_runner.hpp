@@ -43,6 +43,10 @@ class BlockRunner {
   void sleep(unsigned nanoseconds) noexcept;
   [[noreturn]] void stop(const KernelFault& fault) noexcept;
   [[nodiscard]] bool in_kernel() noexcept { return &fibers_.current() != &fibers_.root(); }
+  /// Whether the address lies below the current stack, where the next frame of one that is used up goes.
+  [[nodiscard]] bool is_below_stack(const void* address) noexcept;
+  /// Where on the current stack there is room to end the kernel: at `pointer`, unless the stack is used up.
+  [[nodiscard]] std::byte* room_to_stop(std::byte* pointer) noexcept;
   [[nodiscard]] const char* kernel_name() const noexcept { return launch_->body.name; }
 
   /// The fault that redirect_to_stop() left for its trampoline.

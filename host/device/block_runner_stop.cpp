@@ -46,10 +46,28 @@ const char* name_of(detail::WarpOp op) noexcept {
   return "a warp primitive";
 }
 
+/// Stack that stop() needs, with a sanitizer too.
+constexpr std::size_t stop_bytes = std::size_t{24} << 10;
+
 /// Groups of waiting threads that a report names.
 constexpr unsigned reported_groups_max = 4;
 
 }  // namespace
+
+bool BlockRunner::is_below_stack(const void* address) noexcept {
+  const std::byte* const bottom = fibers_.current().stack_bottom;
+  const auto* const at = static_cast<const std::byte*>(address);
+  return at < bottom && at >= bottom - FiberPool::guard_bytes;
+}
+
+std::byte* BlockRunner::room_to_stop(std::byte* pointer) noexcept {
+  const Fiber& fiber = fibers_.current();
+  const bool has_room = pointer >= fiber.stack_bottom + stop_bytes;
+  if (has_room && pointer <= fiber.stack_top) return pointer;
+  // From its beginning again: nobody returns to what lies there.
+  sanitizer::clean_stack(fiber.stack_bottom, fiber.stack_bytes);
+  return fiber.stack_top;
+}
 
 void BlockRunner::stop(const KernelFault& fault) noexcept {
   sanitizer::Overlook::begin();

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "host/device/executor.hpp"
+
 namespace aprime::device {
 
 namespace {
@@ -40,7 +42,8 @@ std::optional<RegionId> region_of(const void* source) noexcept {
 
 /// Of a fault that is a defect of the kernel.
 FaultReason reason_for(const os::Trap& trap) noexcept {
-  if (trap.signal != SIGFPE) return FaultReason::wild_pointer;
+  if (trap.signal != SIGFPE)
+    return is_below_current_stack(trap.address) ? FaultReason::stack : FaultReason::wild_pointer;
   constexpr greg_t kDivideError = 0;  // Intel SDM volume 3, "Exception and Interrupt Reference"
   const auto& registers = static_cast<const ucontext_t*>(trap.context)->uc_mcontext.gregs;
   return registers[REG_TRAPNO] == kDivideError ? FaultReason::division : FaultReason::floating_point;
@@ -131,6 +134,11 @@ void describe_fault(const KernelFault& fault, const RegionNames& names, DeviceFa
       out.code = Errc::kernel_failed;
       out.message = fmt::format("{} {} address {:#x}, which is no device memory", kernel,
                                 fault.write ? "stored to" : "loaded", fault.offset);
+      break;
+    case FaultReason::stack:
+      out.code = Errc::kernel_failed;
+      out.message =
+          fmt::format("{} used more than {} KiB of stack", kernel, Executor::kernel_stack_bytes >> 10);
       break;
     case FaultReason::division:
       out.code = Errc::kernel_failed;

@@ -28,6 +28,8 @@ enum class FaultReason : std::uint8_t {
   outside_span,
   /// Neither device memory nor anything else that the thread may touch.
   wild_pointer,
+  /// Where the next frame of a stack goes that is used up.
+  stack,
   /// An integer division that has no result.
   division,
   /// Floating-point arithmetic that the program wants to be told of (feenableexcept).
@@ -69,8 +71,8 @@ class ServingFault {
   ServingFault& operator=(const ServingFault&) = delete;
 };
 
-/// Stops a kernel that touches memory which is nobody's, or divides by zero, instead of letting it end the
-/// process.
+/// Stops a kernel that touches memory which is nobody's, uses up its stack, or divides by zero, instead of
+/// letting it end the process.
 class KernelDefectTrap final : public os::TrapTarget {
  public:
   Answer on_trap(const os::Trap& trap) noexcept override;

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "host/device/block_runner.hpp"
+#include "host/os/alternate_stack.hpp"
 #include "host/os/quiet_thread.hpp"
 
 namespace aprime::device {
@@ -54,6 +55,10 @@ std::string describe(const Launch& launch) {
   return std::string("kernel ") + launch.body.name + ", " + where.data() + launch.message.data();
 }
 
+/// What serving a fault takes.
+constexpr std::size_t handler_stack_bytes =
+    (sanitizer::address || sanitizer::thread ? std::size_t{128} : std::size_t{64}) << 10;
+
 }  // namespace
 
 class Executor::Worker {
@@ -95,9 +100,11 @@ class Executor::Worker {
     std::snprintf(name.data(), name.size(), "aprime-dev-%u", number % 1000);
     ::pthread_setname_np(::pthread_self(), name.data());
 
+    std::optional<os::AlternateStack> handler_stack;
     std::optional<BlockRunner> runner;
     std::unique_lock lock(executor_.mutex_);
     try {
+      handler_stack.emplace(handler_stack_bytes);
       runner.emplace(executor_.stack_bytes_);
       runner_ = &*runner;
     } catch (const std::exception&) {

@@ -38,15 +38,18 @@ struct LaunchResult {
 /// number (as on a GPU), nor for more than `workers()` - 1 others.
 ///
 /// The workers block all signals but those a fault raises, so that no handler of the program's runs on a
-/// kernel's small stack. A kernel that overflows its stack hits a guard (FiberPool), which ends the process.
+/// kernel's stack. Handlers of faults run on a stack of the worker's: a kernel that overflows its own hits a
+/// guard (FiberPool), and there is room left to end it.
 ///
 /// Thread safety: run() may be called from any thread that is not a kernel's; one grid runs at a time, other
 /// callers wait. A child of fork() must not use an executor made before.
 class Executor {
  public:
-  /// Stack of a kernel thread, in bytes. Fault handlers run on it too. Memory is used as it is touched.
-  static constexpr std::size_t default_stack_bytes =
-      (sanitizer::address || sanitizer::thread ? std::size_t{128} : std::size_t{64}) * 1024;
+  /// What a kernel thread may have on its stack at least, in bytes: as much local memory as CUDA lets it
+  /// have.
+  static constexpr std::size_t kernel_stack_bytes = std::size_t{512} << 10;
+  /// The whole of its stack: our own frames are on it, and a profiler's. Memory is used as it is touched.
+  static constexpr std::size_t default_stack_bytes = kernel_stack_bytes + (std::size_t{64} << 10);
 
   /// `workers`: multiprocessors of the device; 0 for one per CPU.
   /// Throws std::system_error when threads cannot be created.

@@ -23,10 +23,6 @@ constexpr int madvise_guard_install = 102;
 constexpr std::uint64_t guards_with_areas_max = os::kMemoryAreasUsual / 16;
 constinit std::atomic<std::uint64_t> guards_with_areas{0};
 
-// What CUDA lets a thread have of local memory. A page is not enough: nothing touches a large array at its
-// end first.
-constexpr std::size_t guard_bytes = std::size_t{512} << 10;
-
 constexpr std::size_t fibers_per_slab = 32;
 
 // The stacks' tops lie a whole number of pages apart, so the few lines that each fiber touches at a switch
@@ -44,9 +40,9 @@ std::size_t page_bytes() noexcept { return static_cast<std::size_t>(::sysconf(_S
 /// Whether it took memory areas. Where these run short, a stack goes without: all that a guard is good for is
 /// to end a faulty kernel sooner.
 bool install_guard(std::byte* at) noexcept {
-  if (os::sys::madvise(at, guard_bytes, madvise_guard_install) == 0) return false;
+  if (os::sys::madvise(at, FiberPool::guard_bytes, madvise_guard_install) == 0) return false;
   if (guards_with_areas.fetch_add(1) < guards_with_areas_max &&
-      os::sys::mprotect(at, guard_bytes, PROT_NONE) == 0)
+      os::sys::mprotect(at, FiberPool::guard_bytes, PROT_NONE) == 0)
     return true;
   guards_with_areas.fetch_sub(1);
   return false;

@@ -126,6 +126,11 @@ class FiberPool {
  public:
   using Entry = void (*)(void* owner) noexcept;
 
+  /// Below each stack. What CUDA lets a thread have of local memory: a page is not enough, because nothing
+  /// touches a large array at its end first. And a page more: from an even number of pages, stacks' tops
+  /// would lie in few sets of the processor's caches of translations.
+  static constexpr std::size_t guard_bytes = (std::size_t{512} << 10) + os::kPageBytes;
+
   /// `stack_bytes`: usable bytes of each stack; rounded up to whole pages. Below each stack lies a guard, so
   /// large that no frame steps over it which a GPU would have a stack for; where the kernel has guards only
   /// at the cost of memory areas (before Linux 6.13), below the first few thousand of the process.

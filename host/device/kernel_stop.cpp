@@ -56,6 +56,11 @@ CurrentKernel current_kernel() noexcept {
   return CurrentKernel{current_runner->kernel_name(), detail::blockIdx, detail::threadIdx};
 }
 
+bool is_below_current_stack(const void* address) noexcept {
+  assert(on_device_thread());
+  return current_runner->is_below_stack(address);
+}
+
 void stop_current_kernel(const KernelFault& fault) noexcept {
   assert(on_device_thread());
   current_runner->stop(fault);
@@ -66,7 +71,9 @@ void redirect_to_stop(ucontext_t& context, const KernelFault& fault) noexcept {
   current_runner->redirected = fault;
   auto& registers = context.uc_mcontext.gregs;
   registers[REG_RIP] = static_cast<greg_t>(reinterpret_cast<std::uintptr_t>(&aprime_stop_trampoline));
-  registers[REG_RSP] -= red_zone_bytes;
+  auto* const pointer = reinterpret_cast<std::byte*>(registers[REG_RSP] - red_zone_bytes);  // NOLINT
+  registers[REG_RSP] =
+      static_cast<greg_t>(reinterpret_cast<std::uintptr_t>(current_runner->room_to_stop(pointer)));
 }
 
 }  // namespace aprime::device

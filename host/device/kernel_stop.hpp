@@ -33,6 +33,10 @@ struct CurrentKernel {
 /// Async-signal-safe.
 [[nodiscard]] CurrentKernel current_kernel() noexcept;
 
+/// Whether the address lies just below the stack of the calling kernel thread: an access there means that the
+/// stack is used up. Async-signal-safe. Precondition: on_device_thread().
+[[nodiscard]] bool is_below_current_stack(const void* address) noexcept;
+
 /// Ends the launch that the calling kernel thread belongs to; its Executor::run() returns the first such
 /// fault. The threads of this block are abandoned where they are: nothing is unwound, destructors of kernel
 /// locals do not run, and a lock that the kernel holds stays held. Other blocks end where they next wait, or
@@ -41,8 +45,8 @@ struct CurrentKernel {
 
 /// As stop_current_kernel(), for a handler of a synchronous signal (SIGSEGV, SIGBUS, SIGFPE): edits the saved
 /// context so that returning from the handler continues there instead of at the faulting instruction. The
-/// handler must return. It may run on the kernel's stack or on an alternate one. Async-signal-safe.
-/// Precondition: on_device_thread().
+/// handler must return. It may run on the kernel's stack or on an alternate one; where the kernel's stack is
+/// used up, only on that. Async-signal-safe. Precondition: on_device_thread().
 void redirect_to_stop(ucontext_t& context, const KernelFault& fault) noexcept;
 
 }  // namespace aprime::device

@@ -67,9 +67,9 @@ void install(int signal, void (*handler)(int, siginfo_t*, void*)) {
   struct ::sigaction action {};
   action.sa_sigaction = handler;
   // SA_ONSTACK: a thread that overflowed its stack can only be told so on an alternate one; the owners we
-  // chain to count on it, and the Go runtime demands it of every handler. Threads without an alternate stack,
-  // those of the executor's fibers among them, are served where they are. No SA_NODEFER: a target that
-  // touches trapped memory is a defect, better ended at once than by a stack overflow.
+  // chain to count on it, and the Go runtime demands it of every handler. Threads without an alternate stack
+  // are served where they are. No SA_NODEFER: a target that touches trapped memory is a defect, better
+  // ended at once than by a stack overflow.
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
   // A handler of the program that ran on top of ours and touched trapped memory would be killed, its SIGSEGV
   // being blocked: asynchronous signals wait until the access is served. Those that an instruction raises

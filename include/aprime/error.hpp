@@ -31,7 +31,7 @@ enum class Errc : std::uint8_t {
   /// The process or the machine is out of memory, areas (vm.max_map_count) or descriptors.
   resources,
   /// A kernel went wrong in a way that is not a fault on a mapping (exception, divergent barrier, wild
-  /// pointer, division by zero).
+  /// pointer, division by zero, stack overflow).
   kernel_failed,
   /// A call to the device's driver failed: the message names it. Bytes that only the device had are lost if
   /// this goes on.

@@ -266,6 +266,22 @@ TEST(Executor, ManyLaunchesReuseTheirStacks) {
   EXPECT_LE(executor.counters().fibers, 2U * 160U);
 }
 
+TEST(Executor, AThreadHasAsMuchStackAsAGpuGivesItLocalMemory) {
+  Executor executor(2);
+  std::atomic<unsigned> sum{0};
+  const auto result = launch(executor, grid_of(4, 40), [&] {
+    constexpr std::size_t bytes = (sanitizer::address || sanitizer::thread ? 480 : 510) << 10;
+    volatile char local[bytes];
+    for (std::size_t i = 0; i < bytes; i += 512) local[i] = static_cast<char>(threadIdx.x);
+    __syncthreads();
+    unsigned wrong = 0;
+    for (std::size_t i = 0; i < bytes; i += 512) wrong += local[i] != static_cast<char>(threadIdx.x) ? 1 : 0;
+    sum += wrong + 1;
+  });
+  EXPECT_TRUE(result.completed()) << result.message;
+  EXPECT_EQ(sum, 4U * 40U);
+}
+
 TEST(Executor, WhereGuardsTakeMemoryAreasTheyLeaveMostOfThemToOthers) {
   const auto count_areas = [] {
     std::ifstream maps("/proc/self/maps");

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -260,6 +261,32 @@ TEST_P(RegionContract, AKernelThatDividesByZeroIsStopped) {
     EXPECT_EQ(status.message, "kernel saxpy divided by zero, or the smallest integer by -1");
   }
   EXPECT_TRUE(run_kernel(*engine_.device, [] {}).completed()) << "the device is as good as new";
+}
+
+/// Calls itself as deep as asked, each call with so much stack.
+template <std::size_t bytes>
+[[gnu::noinline]] int use_stack(int depth) {
+  volatile char frame[bytes];
+  frame[0] = static_cast<char>(depth);
+  return depth == 0 ? frame[0] : use_stack<bytes>(depth - 1) + frame[0];
+}
+
+TEST_P(RegionContract, AKernelThatUsesUpItsStackIsStopped) {
+  const std::array<int (*)(int), 3> users{&use_stack<64>, &use_stack<4096>, &use_stack<(300 << 10)>};
+  volatile int depth = 1 << 20;
+  for (const auto use : users) {
+    std::atomic<unsigned> after{0};
+    const LaunchResult result = run_kernel(*engine_.device, [&] {
+      use(depth);
+      ++after;
+    });
+    ASSERT_EQ(result.outcome, LaunchOutcome::fault);
+    const DeviceFaultStatus status = describe(*engine_.device, result);
+    EXPECT_EQ(status.code, Errc::kernel_failed);
+    EXPECT_EQ(status.message, "kernel saxpy used more than 512 KiB of stack");
+    EXPECT_EQ(after, 0U);
+    EXPECT_TRUE(run_kernel(*engine_.device, [] {}).completed()) << "the device is as good as new";
+  }
 }
 
 TEST_P(RegionContract, AChildOfForkHasNoDeviceMemory) {
