@@ -292,6 +292,10 @@ void sleep_thread(unsigned nanoseconds) noexcept {
   device::current_runner->sleep(nanoseconds);
 }
 
+void give_way() noexcept {
+  if (device::on_device_thread()) device::current_runner->sleep(0);
+}
+
 void fence() noexcept {
 #ifdef APRIME_TSAN
   // ThreadSanitizer does not follow fences. Passing through one word orders at least as much.

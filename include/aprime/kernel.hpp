@@ -8,8 +8,9 @@
 // not compile: those define `__shared__` for such files too, to nothing useful.
 //
 // On the emulated device the threads of a block take turns on one CPU thread, and a turn ends where a thread
-// waits: at a barrier, in a warp primitive or in __nanosleep. A loop that waits for what another thread of
-// the block stores must contain one of these; without it the loop never ends.
+// waits: at a barrier, in a warp primitive, in __nanosleep, or in atomicCAS and atomicExch when some hundred
+// in a row have changed nothing. A loop that waits for what another thread of the block stores must contain
+// one of these; without it the loop never ends.
 
 #ifdef __CUDACC__
 

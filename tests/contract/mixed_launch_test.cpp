@@ -55,6 +55,21 @@ struct CopyOne {
   void operator()(LeasedSpan<const Byte> from, LeasedSpan<Byte> to) const { to[0] = from[0]; }
 };
 
+/// Faults while it has the lock, for which the block's other threads spin.
+struct IncrementUnderLock {
+  void operator()(LeasedSpan<unsigned> lock, device_span<unsigned> counts) const {
+    const std::size_t i = threadIdx.x * (counts.size() / blockDim.x);
+    for (bool done = false; !done;) {
+      if (atomicCAS(&lock[0], 0, 1) != 0) continue;
+      counts.store(i, counts.load(i) + 1);
+      counts.store(0, counts.load(0) + 1);
+      __threadfence();
+      atomicExch(&lock[0], 0);
+      done = true;
+    }
+  }
+};
+
 /// If launches wait for each other the test has failed, and hangs then: nothing gets rid of them.
 void expect_end(const Completion& launch) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -192,6 +207,16 @@ TEST_P(MixedLaunches, one_that_waits_for_room_keeps_nothing_that_others_wait_for
   meanwhile();
   go = true;
   for (const Completion* launch : {&running, &large, &waiting}) expect_end(*launch);
+}
+
+TEST_P(MixedLaunches, a_thread_may_fault_while_others_of_its_block_spin_on_its_lock) {
+  World world(GetParam());
+  const Mapping lock = world.map_new(Bytes(kGranule));
+  const Mapping counts = world.map_new(Bytes(8 * kGranule));
+  expect_end(world.runtime().launch({{1}, {64}}, IncrementUnderLock{}, aprime::read_write(lock),
+                                    demand_read_write(counts)));
+  EXPECT_EQ(counts.host<const unsigned>()[0], 65U);
+  EXPECT_EQ(counts.host<const unsigned>()[63 * (counts.size<unsigned>() / 64)], 1U);
 }
 
 }  // namespace

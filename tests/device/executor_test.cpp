@@ -266,6 +266,27 @@ TEST(Executor, ManyLaunchesReuseTheirStacks) {
   EXPECT_LE(executor.counters().fibers, 2U * 160U);
 }
 
+TEST(Executor, AThreadThatSpinsOnALockGivesWayToItsHolder) {
+  Executor executor(2);
+  unsigned lock = 0;
+  unsigned sum = 0;
+  for (const bool by_exchange : {false, true}) {
+    const auto result = launch(executor, grid_of(3, 64), [&] {
+      for (bool done = false; !done;) {
+        if ((by_exchange ? atomicExch(&lock, 1) : atomicCAS(&lock, 0, 1)) != 0) continue;
+        const unsigned before = sum;
+        __nanosleep(0);
+        sum = before + 1;
+        __threadfence();
+        atomicExch(&lock, 0);
+        done = true;
+      }
+    });
+    EXPECT_TRUE(result.completed()) << result.message;
+  }
+  EXPECT_EQ(sum, 2U * 3U * 64U);
+}
+
 TEST(Executor, AThreadHasAsMuchStackAsAGpuGivesItLocalMemory) {
   Executor executor(2);
   std::atomic<unsigned> sum{0};

@@ -22,6 +22,7 @@ std::uint64_t warp_rendezvous(WarpOp op, unsigned mask, std::uint64_t value, uns
 
 unsigned converged_lanes() noexcept { return 1; }
 
+void give_way() noexcept { explored::Explorer::running().sleep(); }
 void sleep_thread(unsigned) noexcept { explored::Explorer::running().sleep(); }
 
 }  // namespace aprime::detail

@@ -4,6 +4,8 @@
 #include <concepts>
 #include <type_traits>
 
+#include "aprime/detail/thread_cursor.hpp"
+
 // CUDA's atomic functions for kernels on the emulated device: for each function the operand types CUDA has.
 // Each returns the value before the operation.
 //
@@ -51,6 +53,33 @@ T operate(T* address, Operation operation) noexcept {
 #else
   return operation(word, std::memory_order_seq_cst);
 #endif
+}
+
+/// Where the CPU thread's last atomic operation was that changed nothing, which kernel thread made it, and
+/// how many such it has made since. Atomic for ThreadSanitizer, which takes kernel threads for threads.
+inline thread_local constinit std::atomic<const void*> futile_at{nullptr};
+inline thread_local constinit std::atomic<unsigned> futile_thread{0};
+inline thread_local constinit std::atomic<unsigned> futile_tries{0};
+
+/// Lets the other threads of the block run, if the caller is a kernel thread. Defined by the executor.
+void give_way() noexcept;
+
+/// To be called after an atomic operation that changed nothing. A thread that does the same again and again
+/// waits for another one: of another CPU thread, which soon has done what it waits for, or of its own block,
+/// which needs a turn for that.
+inline void note_futile_try(const void* at) noexcept {
+  constexpr unsigned tries_max = 256;
+  constexpr auto relaxed = std::memory_order_relaxed;
+  const unsigned thread = threadIdx.x | threadIdx.y << 10 | threadIdx.z << 20;
+  if (futile_at.load(relaxed) == at && futile_thread.load(relaxed) == thread) {
+    const unsigned tries = futile_tries.load(relaxed) + 1;
+    futile_tries.store(tries % tries_max, relaxed);
+    if (tries == tries_max) give_way();
+  } else {
+    futile_at.store(at, relaxed);
+    futile_thread.store(thread, relaxed);
+    futile_tries.store(0, relaxed);
+  }
 }
 
 template <typename T, typename Change>
@@ -118,18 +147,23 @@ T atomicXor(T* address, aprime::detail::Operand<T> value) noexcept {
 
 template <aprime::detail::OneOf<int, unsigned, unsigned long long, float> T>
 T atomicExch(T* address, aprime::detail::Operand<T> value) noexcept {
-  return aprime::detail::operate(address, [value](std::atomic_ref<T> word, std::memory_order order) {
-    return word.exchange(value, order);
-  });
+  const T before = aprime::detail::operate(
+      address,
+      [value](std::atomic_ref<T> word, std::memory_order order) { return word.exchange(value, order); });
+  if constexpr (std::is_integral_v<T>)
+    if (before == value) aprime::detail::note_futile_try(address);
+  return before;
 }
 
 template <aprime::detail::OneOf<int, unsigned, unsigned long long, unsigned short> T>
 T atomicCAS(T* address, aprime::detail::Operand<T> expected, aprime::detail::Operand<T> desired) noexcept {
-  return aprime::detail::operate(address, [=](std::atomic_ref<T> word, std::memory_order order) {
+  const T found = aprime::detail::operate(address, [=](std::atomic_ref<T> word, std::memory_order order) {
     T before = expected;
     word.compare_exchange_strong(before, desired, order, std::memory_order_relaxed);
     return before;
   });
+  if (found != expected) aprime::detail::note_futile_try(address);
+  return found;
 }
 
 #undef APRIME_ATOMICS_UNDER_TSAN
