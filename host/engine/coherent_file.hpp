@@ -23,6 +23,7 @@
 #include "host/engine/directory.hpp"
 #include "host/engine/host_view.hpp"
 #include "host/engine/mount_port.hpp"
+#include "host/engine/patience.hpp"
 #include "host/engine/stream_detector.hpp"
 #include "host/engine/traffic.hpp"
 #include "host/engine/view_gate.hpp"
@@ -52,35 +53,6 @@ class GranuleIo {
  protected:
   ~GranuleIo() = default;
 };
-
-/// How a transaction treats granules that are taken or pinned.
-enum class Patience : std::uint8_t {
-  wait,  ///< waits for them
-  /// Waits for them, but not for one that is being recalled from a mount: that one is left alone. For those
-  /// whom the recall may be waiting for.
-  unless_recalled,
-  /// Leaves them as they are (background work must not queue behind a long launch), and waits for threads of
-  /// a running kernel only. Who wants them pinned is told so by EAGAIN.
-  skip,
-  /// Leaves them as they are, too, and gives threads of a running kernel only a moment to let go: they may
-  /// wait for the caller. For those who have other granules meanwhile. EAGAIN is the answer then.
-  briefly,
-  /// As `briefly`, without the moment. For those who can take another granule instead.
-  ask_once,
-  /// As `briefly`, and threads of a running kernel are not even asked. For those who may wait for nobody.
-  at_once,
-};
-constexpr device::Asking asking(Patience p) noexcept {
-  switch (p) {
-    case Patience::briefly: return device::Asking::for_a_moment;
-    case Patience::ask_once: return device::Asking::once;
-    case Patience::at_once: return device::Asking::not_at_all;
-    default: return device::Asking::until_they_have;
-  }
-}
-constexpr bool leaves_busy_alone(Patience p) noexcept {
-  return p == Patience::skip || asking(p) != device::Asking::until_they_have;
-}
 
 /// The smallest range that has both in it.
 constexpr GranuleRange around(GranuleRange a, GranuleRange b) noexcept {
@@ -181,7 +153,7 @@ class CoherentFile final : public device::FaultHandler, public HostFaultHandler,
   /// device. \throws Error(resources)
   void reserve_for_mount(ByteCount size);
 
-  /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or pinned. The first
+  /// Copies dirty granules of `range` home. `patience` skip leaves out what is busy or leased. The first
   /// error is returned after all were tried, and recorded.
   Status write_back(GranuleRange range, Patience patience) noexcept;
   /// write_back, then fdatasync. Bytes whose fdatasync failed are written again by the next call, which waits

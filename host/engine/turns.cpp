@@ -23,8 +23,8 @@ struct CoherentFile::Turns {
 };
 
 // Pins are taken in ascending order by who waits for the next one (DeviceLeases), and two threads know no
-// order. So these wait for no granule and for no pin, and what they have got behind the first granule that
-// they could not have is let go before anybody waits for that one.
+// order. So these wait for nobody's lease, and what they have got behind the first granule that they could
+// not have is let go before anybody waits for that one.
 GranuleCount CoherentFile::pin_by_turns(GranuleRange range, const Demand& demand) noexcept {
   assert(demand.pin && demand.requester.is_device());
   const ByteCount at_once = regions_[demand.requester.device_number()]->copied_at_once();

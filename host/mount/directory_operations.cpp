@@ -66,13 +66,9 @@ void open_directory(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
     int error = source.with_room([&] { return source.inode(id).node.open(O_RDONLY | O_DIRECTORY, &opened); });
     if (error == 0) error = source.inode(id).node.stat(&attributes);
     if (error != 0) return error;
-    const int own = ::fcntl(opened.get(), F_DUPFD_CLOEXEC, 0);
-    DIR* stream = own < 0 ? nullptr : ::fdopendir(own);
-    if (stream == nullptr) {
-      const int why = errno;
-      if (own >= 0) ::close(own);
-      return why;
-    }
+    DIR* const stream = ::fdopendir(opened.get());
+    if (stream == nullptr) return errno;
+    static_cast<void>(opened.release());  // the stream's now
     auto directory = std::make_unique<OpenDirectory>(stream, attributes.st_dev);
     const Opened& kept = *directory;
     source.keep(std::move(directory));

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kRoomPatience{50};
 constexpr std::size_t kReclaimedAtOnceMax = 512;
+constexpr std::size_t kMissingMax = 4096;
 
 std::size_t half_of_descriptors() noexcept {
   ::rlimit limit{};
@@ -79,6 +80,22 @@ void InodeTable::forget(Inode& inode, std::uint64_t lookups) noexcept {
   room_made_.notify_all();
 }
 
+void InodeTable::note_missing(const Inode& directory, std::string_view name) {
+  if (&directory == root_.get()) return;  // which is kept anyhow
+  const sync::Lock lock(mutex_);
+  // Nobody asks the kernel any more.
+  if (is_reclaim_ended_) return;
+  missing_.emplace(&directory, name);
+  if (missing_.size() > kMissingMax) room_wanted_.notify_one();
+}
+
+void InodeTable::note_present(const Inode& directory, std::string_view name) noexcept try {
+  const sync::Lock lock(mutex_);
+  if (!missing_.empty()) missing_.erase({&directory, std::string(name)});
+} catch (const std::bad_alloc&) {
+  // Then the kernel forgets a name that there is, and looks it up again.
+}
+
 bool InodeTable::is_crowded() noexcept {
   const sync::Lock lock(mutex_);
   return known_.size() > crowd_;
@@ -97,15 +114,18 @@ bool InodeTable::make_room() noexcept {
   return true;
 }
 
-bool InodeTable::wait_to_reclaim(std::vector<const Inode*>* oldest) {
-  oldest->clear();
-  oldest->reserve(kReclaimedAtOnceMax);
+bool InodeTable::wait_to_reclaim(Reclaimed* what) {
+  what->oldest.clear();
+  what->oldest.reserve(kReclaimedAtOnceMax);
+  what->missing.clear();
   const sync::Lock lock(mutex_);
-  while (!is_room_wanted_ && !is_reclaim_ended_) room_wanted_.wait(mutex_);
-  is_room_wanted_ = false;
+  while (!is_room_wanted_ && missing_.size() <= kMissingMax && !is_reclaim_ended_) room_wanted_.wait(mutex_);
+  what->missing.reserve(missing_.size());
+  while (!missing_.empty()) what->missing.push_back(std::move(missing_.extract(missing_.begin()).value()));
+  if (!std::exchange(is_room_wanted_, false)) return !is_reclaim_ended_;
   const std::size_t count = std::min({kReclaimedAtOnceMax, crowd_ / 8 + 1, known_.size()});
-  while (oldest->size() < count) {
-    oldest->push_back(oldest_first_.front());
+  while (what->oldest.size() < count) {
+    what->oldest.push_back(oldest_first_.front());
     oldest_first_.splice(oldest_first_.end(), oldest_first_, oldest_first_.begin());
   }
   return !is_reclaim_ended_;
@@ -114,6 +134,7 @@ bool InodeTable::wait_to_reclaim(std::vector<const Inode*>* oldest) {
 void InodeTable::end_reclaim() noexcept {
   const sync::Lock lock(mutex_);
   is_reclaim_ended_ = true;
+  missing_.clear();
   room_wanted_.notify_one();
 }
 

@@ -5,7 +5,11 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "host/engine/coherent_file.hpp"
@@ -67,21 +71,42 @@ class InodeTable {
   /// Takes back `lookups` of them. \pre `inode` is no longer used if these were the last
   void forget(Inode& inode, std::uint64_t lookups) noexcept;
 
+  /// To be called when the kernel is told that a directory has no such entry. It remembers that, too, and
+  /// keeps the directory for it. \throws std::bad_alloc
+  void note_missing(const Inode& directory, std::string_view name);
+  /// There may be one now.
+  void note_present(const Inode& directory, std::string_view name) noexcept;
+
   /// Whether those that are known have more than half of the descriptors that this process may have. The
   /// other half is for open files.
   bool is_crowded() noexcept;
   /// Has some forgotten, and waits a moment for one of them. False if nobody can have them forgotten.
   bool make_room() noexcept;
-  /// For whoever has them forgotten: waits until it is crowded or somebody makes room, and tells those looked
-  /// up longest ago, which are the last to be told again. As those of address_of(), they are good for asking
-  /// the kernel only. False after end_reclaim(). \throws std::bad_alloc
-  bool wait_to_reclaim(std::vector<const Inode*>* oldest);
+  /// An entry that a directory has not. As those of address_of(), the directory is good for asking the kernel
+  /// only.
+  using MissingEntry = std::pair<const Inode*, std::string>;
+  /// What the kernel may forget.
+  struct Reclaimed {
+    /// Before the inodes, some of which it keeps for these.
+    std::vector<MissingEntry> missing;
+    /// Those looked up longest ago, which are the last to be told again.
+    std::vector<const Inode*> oldest;
+  };
+  /// For whoever has it forgotten: waits until it is crowded, somebody makes room, or there are many missing
+  /// entries. False after end_reclaim(). \throws std::bad_alloc
+  bool wait_to_reclaim(Reclaimed* what);
   void end_reclaim() noexcept;
 
  private:
   struct Hash {
     std::size_t operator()(const os::FileIdentity& id) const noexcept {
       return static_cast<std::size_t>((id.inode ^ id.device << 48) * 0x9E3779B97F4A7C15u);
+    }
+  };
+
+  struct MissingHash {
+    std::size_t operator()(const MissingEntry& e) const noexcept {
+      return std::hash<std::string>{}(e.second) ^ std::hash<const Inode*>{}(e.first);
     }
   };
 
@@ -93,6 +118,7 @@ class InodeTable {
   std::unordered_map<os::FileIdentity, std::shared_ptr<Inode>, Hash> known_ APRIME_GUARDED_BY(mutex_);
   /// The same, by their last lookup; but those that were told in order to be forgotten begin anew.
   std::list<const Inode*> oldest_first_ APRIME_GUARDED_BY(mutex_);
+  std::unordered_set<MissingEntry, MissingHash> missing_ APRIME_GUARDED_BY(mutex_);
   bool is_room_wanted_ APRIME_GUARDED_BY(mutex_) = false;
   bool is_reclaim_ended_ APRIME_GUARDED_BY(mutex_) = false;
   std::condition_variable_any room_wanted_;

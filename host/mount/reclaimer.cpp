@@ -1,12 +1,19 @@
 #include "host/mount/reclaimer.hpp"
 
+#include <chrono>
 #include <exception>
+#include <thread>
 #include <vector>
 
 #include "host/mount/source.hpp"
 #include "host/os/quiet_thread.hpp"
 
 namespace aprime::mount {
+namespace {
+
+constexpr std::chrono::milliseconds kOutOfMemoryPause{10};
+
+}  // namespace
 
 Reclaimer::Reclaimer(InodeTable& inodes, Session& session)
     : inodes_(inodes), session_(session), thread_(os::start_quiet_thread([this] { run(); })) {}
@@ -17,16 +24,21 @@ Reclaimer::~Reclaimer() {
 }
 
 void Reclaimer::run() {
-  std::vector<const Inode*> oldest;
+  InodeTable::Reclaimed what;
   std::vector<fuse_ino_t> ids;
   for (;;) {
     try {
-      if (!inodes_.wait_to_reclaim(&oldest)) return;
+      if (!inodes_.wait_to_reclaim(&what)) return;
+      for (const auto& [directory, name] : what.missing)
+        ::fuse_lowlevel_notify_inval_entry(&session_.fuse(), Source::id_of(*directory), name.data(),
+                                           name.size());
+      if (what.oldest.empty()) continue;
       ids.clear();
-      for (const Inode* const inode : oldest) ids.push_back(Source::id_of(*inode));
+      for (const Inode* const inode : what.oldest) ids.push_back(Source::id_of(*inode));
       if (!session_.prune(ids)) return inodes_.end_reclaim();
     } catch (const std::exception&) {
-      // No memory: what room is wanted for fails in its turn.
+      // No memory: what room is wanted for fails in its turn. It need not fail at once.
+      std::this_thread::sleep_for(kOutOfMemoryPause);
     }
   }
 }

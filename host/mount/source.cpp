@@ -31,7 +31,10 @@ std::uint64_t Source::shown_number(std::uint64_t device, std::uint64_t inode) co
 int Source::look_up(const Inode& parent, const char* name, fuse_entry_param* entry) {
   os::TreeNode node;
   const int error = parent.node.look_up(name, &node);
-  return error != 0 ? error : remember(std::move(node), entry);
+  if (error == ENOENT) inodes_.note_missing(parent, name);
+  if (error != 0) return error;
+  inodes_.note_present(parent, name);
+  return remember(std::move(node), entry);
 }
 
 int Source::remember(os::TreeNode node, fuse_entry_param* entry) {

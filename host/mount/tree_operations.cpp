@@ -25,6 +25,23 @@ void create_entry(fuse_req_t request, fuse_ino_t parent, const char* name, Fn&& 
   });
 }
 
+/// Of a file that was just created: who is told that this failed expects nothing there.
+class RemoveUnlessKept {
+ public:
+  RemoveUnlessKept(const os::TreeNode& directory, const char* name) noexcept
+      : directory_(directory), name_(name) {}
+  ~RemoveUnlessKept() {
+    if (name_ != nullptr) static_cast<void>(directory_.remove(name_));
+  }
+  RemoveUnlessKept(const RemoveUnlessKept&) = delete;
+  RemoveUnlessKept& operator=(const RemoveUnlessKept&) = delete;
+  void keep() noexcept { name_ = nullptr; }
+
+ private:
+  const os::TreeNode& directory_;
+  const char* name_;
+};
+
 void look_up(fuse_req_t request, fuse_ino_t parent, const char* name) {
   answer(request, [&](Source& source) {
     fuse_entry_param entry{};
@@ -74,18 +91,31 @@ void link(fuse_req_t request, fuse_ino_t id, fuse_ino_t new_parent, const char* 
   });
 }
 
+/// `error`: of the removal. The kernel remembers that there is nothing of the name.
+int removed(Source& source, fuse_ino_t parent, const char* name, int error) {
+  if (error == 0) source.inodes().note_missing(source.inode(parent), name);
+  return error;
+}
+
 void remove(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  answer(request, [&](Source& source) { return source.inode(parent).node.remove(name); });
+  answer(request, [&](Source& source) {
+    return removed(source, parent, name, source.inode(parent).node.remove(name));
+  });
 }
 
 void remove_directory(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  answer(request, [&](Source& source) { return source.inode(parent).node.remove_directory(name); });
+  answer(request, [&](Source& source) {
+    return removed(source, parent, name, source.inode(parent).node.remove_directory(name));
+  });
 }
 
 void rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
             const char* new_name, unsigned flags) {
   answer(request, [&](Source& source) {
-    return source.inode(parent).node.rename(name, source.inode(new_parent).node, new_name, flags);
+    Inode& target = source.inode(new_parent);
+    const int error = source.inode(parent).node.rename(name, target.node, new_name, flags);
+    if (error == 0) source.inodes().note_present(target, new_name);
+    return error;
   });
 }
 
@@ -97,17 +127,23 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
     os::TreeNode created;
     const int flags = backing_flags(info->flags);
     const int exclusive = info->flags & O_EXCL;
-    int error = caller.as_caller([&] {
-      return name == kUnnamed ? directory.node.create_unnamed(flags | exclusive, mode, &opened, &created)
-                              : directory.node.create(name, flags, mode, &opened, &created);
+    int error = source.with_room([&] {
+      return caller.as_caller([&] {
+        return name == kUnnamed ? directory.node.create_unnamed(flags | exclusive, mode, &opened)
+                                : directory.node.create(name, flags, mode, &opened);
+      });
     });
     // Somebody has put something there since the kernel looked: it shall look again, and open that as it
     // opens what was there before, with its checks and truncation.
     if (error == EEXIST && exclusive == 0) return ESTALE;
     if (error != 0) return error;
+    RemoveUnlessKept created_name(directory.node, name != kUnnamed ? name : nullptr);
     fuse_entry_param entry{};
-    error = source.remember(std::move(created), &entry);
+    error = source.with_room([&] { return os::TreeNode::hold(opened, &created); });
+    if (error == 0) error = source.remember(std::move(created), &entry);
     if (error != 0) return error;
+    created_name.keep();
+    source.inodes().note_present(directory, name);
     return reply_create(request, source, entry, std::move(opened), *info);
   });
 }

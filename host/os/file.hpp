@@ -27,6 +27,8 @@ class Descriptor {
   }
   ~Descriptor();
   int get() const noexcept { return fd_; }
+  /// Leaves it to the caller to close.
+  int release() noexcept { return std::exchange(fd_, -1); }
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:

@@ -78,23 +78,25 @@ int TreeNode::find(const std::string& path, TreeNode* found) const noexcept {
   return 0;
 }
 
-int TreeNode::create(const char* name, int flags, mode_t mode, Descriptor* opened,
-                     TreeNode* node) const noexcept {
-  return create_by(name, flags | O_CREAT | O_EXCL, mode, opened, node);
+int TreeNode::create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept {
+  return create_by(name, flags | O_CREAT | O_EXCL, mode, opened);
 }
 
-int TreeNode::create_unnamed(int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept {
-  return create_by(".", flags | O_TMPFILE, mode, opened, node);
+int TreeNode::create_unnamed(int flags, mode_t mode, Descriptor* opened) const noexcept {
+  return create_by(".", flags | O_TMPFILE, mode, opened);
 }
 
-int TreeNode::create_by(const char* path, int flags, mode_t mode, Descriptor* opened,
-                        TreeNode* node) const noexcept {
+int TreeNode::create_by(const char* path, int flags, mode_t mode, Descriptor* opened) const noexcept {
   Descriptor fd(sys::openat2(fd_.get(), path, how_to_open(flags, mode & 07777, kBeneath)));
   if (!fd) return errno;
-  // By its descriptor: the name may lead to another file by now.
-  Descriptor held(sys::open(ProcPath(fd.get()).get(), O_PATH));
-  if (!held) return errno;
   *opened = std::move(fd);
+  return 0;
+}
+
+int TreeNode::hold(const Descriptor& opened, TreeNode* node) noexcept {
+  // By its descriptor: a name may lead to another file by now.
+  Descriptor held(sys::open(ProcPath(opened.get()).get(), O_PATH));
+  if (!held) return errno;
   *node = TreeNode(std::move(held));
   return 0;
 }

@@ -34,12 +34,13 @@ class TreeNode {
   [[nodiscard]] int look_up(const char* name, TreeNode* found) const noexcept;
   /// What `path`, below this directory, leads to; no link on the way is followed.
   [[nodiscard]] int find(const std::string& path, TreeNode* found) const noexcept;
-  /// Creates a regular file, opens it and holds it. EEXIST if there is anything of the name.
-  [[nodiscard]] int create(const char* name, int flags, mode_t mode, Descriptor* opened,
-                           TreeNode* node) const noexcept;
+  /// Creates a regular file and opens it. EEXIST if there is anything of the name.
+  [[nodiscard]] int create(const char* name, int flags, mode_t mode, Descriptor* opened) const noexcept;
   /// Creates a regular file without a name in this directory, and opens it (O_TMPFILE). It can be linked
   /// later unless `flags` has O_EXCL.
-  [[nodiscard]] int create_unnamed(int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept;
+  [[nodiscard]] int create_unnamed(int flags, mode_t mode, Descriptor* opened) const noexcept;
+  /// Holds what is open.
+  [[nodiscard]] static int hold(const Descriptor& opened, TreeNode* node) noexcept;
   [[nodiscard]] int make_directory(const char* name, mode_t mode) const noexcept;
   [[nodiscard]] int make_node(const char* name, mode_t mode, dev_t device) const noexcept;
   [[nodiscard]] int make_symlink(const char* name, const char* target) const noexcept;
@@ -72,7 +73,7 @@ class TreeNode {
 
  private:
   explicit TreeNode(Descriptor fd) noexcept : fd_(std::move(fd)) {}
-  int create_by(const char* path, int flags, mode_t mode, Descriptor* opened, TreeNode* node) const noexcept;
+  int create_by(const char* path, int flags, mode_t mode, Descriptor* opened) const noexcept;
 
   Descriptor fd_;
 };

@@ -34,10 +34,10 @@ template <class T>
 class device_span;
 
 /// A part of a `device_span` that stays where it is while this object lives: elements of one granule, by raw
-/// pointer. Move-only; one device thread's. Between its construction and its end the thread must not wait for
-/// anything that needs the host (another granule's fault, a CPU's store): what the host wants to take from it
-/// has to wait. Several at once are fine as long as device memory holds the granules that all resident
-/// threads pin.
+/// pointer. Move-only; one device thread's. What the host wants to take from the thread has to wait for its
+/// end, so until then the thread must not wait for the host (a CPU's store) or for another thread. It may pin
+/// and use further granules meanwhile, in ascending order if several threads do, as long as device memory
+/// holds the granules that all resident threads pin.
 template <class T>
 class PinnedSpan {
  public:

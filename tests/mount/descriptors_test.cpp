@@ -79,6 +79,50 @@ TEST_F(Descriptors, what_found_none_left_is_done_again) {
   }
 }
 
+TEST_F(Descriptors, a_file_whose_creation_found_none_left_is_created) {
+  for (const auto call : {os::sys::Call::openat2, os::sys::Call::open}) {
+    os::sys::set_fault_plan({.call = call, .nth = 2, .times = 1, .error = EMFILE});
+    must(fmt::format("echo x > {0}/new && test $(cat {0}/new) = x && rm {0}/new", mounted_.at("t")));
+    os::sys::clear_fault_plan();
+    EXPECT_EQ(os::sys::faults_injected(), 1u);
+  }
+}
+
+TEST_F(Descriptors, a_creation_that_fails_leaves_no_file) {
+  os::sys::set_fault_plan({.call = os::sys::Call::open, .nth = 1, .times = 100, .error = EMFILE});
+  EXPECT_NE(run_shell(fmt::format("echo x > {}/new", mounted_.at("t"))).status, 0);
+  os::sys::clear_fault_plan();
+  EXPECT_GT(os::sys::faults_injected(), 1u);
+  must(fmt::format("test ! -e {}/new", mounted_.plain("t")));
+}
+
+/// The kernel remembers that a directory has no such entry, and keeps the directory for it.
+class ManyDirectories : public Descriptors {
+ protected:
+  /// Runs `statements` with each directory's name as `d`.
+  void in_each(const std::string& statements) {
+    must(fmt::format("mkdir {0} && cd {0} && seq 700 | xargs mkdir", mounted_.plain("many")));
+    must(fmt::format("cd {} && python3 -c \"import os\nfor n in range(1, 701): d = str(n); {}\"",
+                     mounted_.at("many"), statements));
+  }
+};
+
+TEST_F(ManyDirectories, are_looked_into_for_what_is_not_there) {
+  in_each("os.stat(d); assert not os.path.exists(d + '/none')");
+}
+
+TEST_F(ManyDirectories, have_something_for_a_while) {
+  in_each("os.mkdir(d + '/a'); open(d + '/b', 'w').close(); os.remove(d + '/b'); os.rmdir(d + '/a')");
+}
+
+TEST_F(ManyDirectories, are_made_and_the_first_is_used_meanwhile) {
+  must(
+      fmt::format("mkdir {0} && cd {0} && python3 -c \"import os; here = os.getcwd()\n"
+                  "for n in range(700): os.mkdir('../t/%d' % n)\n"
+                  "assert os.getcwd() == here\"",
+                  mounted_.at("first")));
+}
+
 TEST_F(Descriptors, many_programs_use_a_large_tree_at_once) {
   must(fmt::format("cd {} && ls | grep f | xargs -P 8 -n 100 cat && ls | xargs -P 8 -n 100 ls -ld",
                    mounted_.at("t")));
