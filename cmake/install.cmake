@@ -8,6 +8,7 @@ install(EXPORT aprime NAMESPACE aprime:: FILE aprime-targets.cmake DESTINATION $
 if(TARGET aprime_cli)
   install(TARGETS aprime_cli)
 endif()
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 get_target_property(library_type aprime TYPE)
 configure_package_config_file(cmake/aprime-config.cmake.in aprime-config.cmake

@@ -122,11 +122,12 @@ class Mapping {
   /// Speeds up expected use; never changes results. \throws Error(out_of_range) likewise
   void advise(ByteRange range, Advice advice) const;
   /// Copies the range to a device ahead of use, as far as its memory has room; the device may read it, or
-  /// store if `right` says so.
-  /// \throws Error(invalid_argument) if there is no such device; Error(access_denied | out_of_range | io |
+  /// store if `right` says so. Waits for host leases that keep the device out: who has one there waits for
+  /// ever. \throws Error(invalid_argument) if there is no such device; Error(access_denied | out_of_range |
+  /// io |
   ///         no_space | device_memory | resources)
   void prefetch(ByteRange range, unsigned device, Right right = Right::read) const;
-  /// Brings the range home: the CPU may read it without a fault.
+  /// Brings the range home: the CPU may read it without a fault. Waits for launches that have leased it.
   /// \throws Error(out_of_range | io | no_space | resources)
   void prefetch_home(ByteRange range) const;
 
