@@ -4,12 +4,17 @@
 
 #include "host/os/sanitizers.hpp"
 
-// What the sanitizers have to be told about fibers. Without a sanitizer every function here is empty.
+// What the sanitizers have to be told about fibers. AddressSanitizer is told wherever it is in the program:
+// kernels that were compiled with it may run on the fibers of a library that was not. Without a sanitizer
+// nothing is done.
 
-#ifdef APRIME_ASAN
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
+// As in <sanitizer/common_interface_defs.h> and <sanitizer/asan_interface.h>; null without it.
+extern "C" {
+[[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, std::size_t bytes);
+[[gnu::weak]] void __sanitizer_finish_switch_fiber(void* fake_stack, const void** from_bottom,
+                                                   std::size_t* from_bytes);
+[[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* begin, std::size_t bytes);
+}
 
 #ifdef APRIME_TSAN
 // In the run-time library, but in no header of it.
@@ -78,24 +83,19 @@ inline void assume_identity(void* /*identity*/) noexcept {}
 inline void assume_identity_in_order(void* /*identity*/) noexcept {}
 #endif
 
-#ifdef APRIME_ASAN
 /// Immediately before a switch. `*fake_stack` keeps the leaving fiber's fake stack.
 inline void leave_stack(void** fake_stack, const void* to_bottom, std::size_t to_bytes) noexcept {
-  __sanitizer_start_switch_fiber(fake_stack, to_bottom, to_bytes);
+  if (&__sanitizer_start_switch_fiber != nullptr)
+    __sanitizer_start_switch_fiber(fake_stack, to_bottom, to_bytes);
 }
 /// First thing after a switch, on the new stack.
 inline void enter_stack(void* fake_stack) noexcept {
-  __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+  if (&__sanitizer_finish_switch_fiber != nullptr)
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
 }
 /// The frames of an abandoned fiber left marks all over its stack.
 inline void clean_stack(void* bottom, std::size_t bytes) noexcept {
-  __asan_unpoison_memory_region(bottom, bytes);
+  if (&__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(bottom, bytes);
 }
-#else
-inline void leave_stack(void** /*fake_stack*/, const void* /*to_bottom*/, std::size_t /*to_bytes*/) noexcept {
-}
-inline void enter_stack(void* /*fake_stack*/) noexcept {}
-inline void clean_stack(void* /*bottom*/, std::size_t /*bytes*/) noexcept {}
-#endif
 
 }  // namespace aprime::device::sanitizer
