@@ -123,9 +123,9 @@ bool Explorer::is_delayed() noexcept {
   return true;
 }
 
-void Explorer::sleep() noexcept {
+void Explorer::sleep(bool time_passes) noexcept {
   if (is_sampling_ && random_() % kSleepsAtPriority == 0) threads_[current_].priority = --lowest_priority_;
-  memory_.pass_time();
+  if (time_passes) memory_.pass_time();
   threads_[current_].state = State::asleep;
   threads_[current_].changes_seen = changes_;
   leave_it_to_others();

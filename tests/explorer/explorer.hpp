@@ -65,8 +65,9 @@ class Explorer {
     ++running_->changes_;
     running_->idle_rounds_ = 0;
   }
-  /// Until something has changed; or for a while, if nothing does.
-  void sleep() noexcept;
+  /// Until something has changed; or for a while, if nothing does. Where no time passes, what was stored
+  /// meanwhile need not be seen afterwards.
+  void sleep(bool time_passes = true) noexcept;
   /// Until it is woken there, as nobody else and no time does.
   void block_on(const void* place) noexcept;
   bool is_anybody_blocked() const noexcept;

@@ -3,24 +3,21 @@
 #include "host/device/kernel_stop.hpp"
 #include "host/os/quiet_thread.hpp"
 #include "tests/explorer/explorer.hpp"
+#include "tests/paging/warp.hpp"
 #include "tests/paging/world.hpp"
 
-// What the library's code calls of an executor and of the system, for explored threads: each thread of a
-// kernel is a warp of one lane, and a block.
+// What the library's code calls of an executor and of the system, for explored threads.
 
 namespace aprime::detail {
 
-std::uint64_t warp_rendezvous(WarpOp op, unsigned mask, std::uint64_t value, unsigned, unsigned) noexcept {
-  switch (op) {
-    case WarpOp::ballot:
-    case WarpOp::any:
-    case WarpOp::all: return value != 0 ? mask : 0;
-    case WarpOp::match_any: return mask;
-    default: return value;
-  }
+std::uint64_t warp_rendezvous(WarpOp op, unsigned mask, std::uint64_t value, unsigned operand,
+                              unsigned) noexcept {
+  return explored::Warp::meet(op, mask, value, operand);
 }
 
-unsigned converged_lanes() noexcept { return 1; }
+[[gnu::noinline]] unsigned converged_lanes() noexcept {
+  return explored::Warp::converged(__builtin_return_address(0));
+}
 
 void give_way() noexcept { explored::Explorer::running().sleep(); }
 void sleep_thread(unsigned) noexcept { explored::Explorer::running().sleep(); }
@@ -36,6 +33,7 @@ void stop_current_kernel(const KernelFault&) noexcept {
 
 // Memory traps nobody here.
 bool on_device_thread() noexcept { return false; }
+bool is_below_current_stack(const void*) noexcept { return false; }
 void redirect_to_stop(ucontext_t&, const KernelFault&) noexcept {}
 
 }  // namespace aprime::device

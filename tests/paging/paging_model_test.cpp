@@ -146,6 +146,34 @@ const std::vector<Scenario>& scenarios() {
          w.kernel([](World& world) { world.add(0), world.add(1); });
          w.host([](World& world) { world.host_read(0); });
        }},
+      {"lanes_of_the_pager_do_it_together",
+       {.frames = 1, .pager_lanes = 2},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add(1), world.add(0); });
+         w.host([](World& world) { world.host_read(0); });
+       }},
+      {"lanes_of_the_pager_look_and_others_copy",
+       {.frames = 1, .copiers = 1, .pager_lanes = 2},
+       [](World& w) {
+         w.kernel([](World& world) { world.add(0), world.add(1); });
+         w.host([](World& world) { world.host_read(0); });
+       }},
+      {"lanes_of_a_warp_add_to_the_same",
+       {},
+       [](World& w) {
+         w.warp({[](World& world) { world.add(0), world.add_pinned(0); },
+                 [](World& world) { world.add(0), world.add_pinned(0); }});
+         w.host([](World& world) { world.host_add(0), world.host_read(0); });
+       }},
+      {"lanes_of_a_warp_go_different_ways",
+       {.frames = 1},
+       [](World& w) {
+         w.warp({[](World& world) { world.add(0), world.add(1); },
+                 [](World& world) {
+                   const World::Span span = world.span();
+                   world.read(span, 1), world.read_pinned(0), world.read(span, 1);
+                 }});
+       }},
       {"a_fault_that_cannot_be_served",
        {.bad_granule = 1},
        [](World& w) {
@@ -158,6 +186,12 @@ const std::vector<Scenario>& scenarios() {
          w.kernel([](World& world) { read_for_ever(world, 0); });
          w.kernel([](World& world) { world.read_pinned(1); });
          w.host([](World& world) { world.evict(0); });
+       }},
+      {"a_lane_ends_while_others_wait",
+       {.pager_lanes = 2, .bad_granule = 1},
+       [](World& w) {
+         w.warp({[](World& world) { world.add(0), world.add(1); },
+                 [](World& world) { read_for_ever(world, 0); }});
        }},
       {"a_kernel_ends_while_the_host_writes_through_the_copy",
        {.bad_granule = 1},
@@ -253,6 +287,11 @@ constexpr Mistake kMistakes[] = {
     {"releases_nothing", Flaw::releases_nothing, "others_copy", "not ordered|too old|another granule's"},
     {"acquires_nothing", Flaw::acquires_nothing, "others_copy", "not ordered|too old|another granule's"},
     {"has_no_fences", Flaw::has_no_fences, "others_copy", "not ordered|too old|another granule's"},
+    {"lets_lanes_pass", Flaw::lets_lanes_pass, "lanes_of_the_pager_do_it_together", "not ordered|another"},
+    {"lets_lanes_of_copiers_pass", Flaw::lets_lanes_pass, "lanes_of_the_pager_look_and_others_copy",
+     "not ordered|another"},
+    {"lets_lanes_of_a_kernel_pass", Flaw::lets_lanes_pass, "lanes_of_a_warp_add_to_the_same",
+     "not ordered|another"},
 };
 INSTANTIATE_TEST_SUITE_P(Each, PagingMistake, testing::ValuesIn(kMistakes),
                          [](const auto& of) { return std::string(of.param.name); });

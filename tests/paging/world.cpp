@@ -16,49 +16,12 @@ constexpr device::RegionId kRegion{3};
 
 constexpr GranuleRange one(std::uint64_t g) { return {GranuleIndex{g}, GranuleCount{1}}; }
 
-// What the standard library copies is not seen by who looks at plain accesses.
-
-void note_read(std::span<const std::byte> bytes) noexcept {
-  if (Explorer::is_running()) Explorer::running().memory().read(bytes.data(), bytes.size());
-}
-void note_write(std::span<const std::byte> bytes) noexcept {
-  if (Explorer::is_running()) Explorer::running().memory().write(bytes.data(), bytes.size());
-}
 /// What other device threads add to.
 std::uint64_t count_at(const std::uint64_t* word) noexcept {
   return detail::DeviceWord<std::uint64_t>(const_cast<std::uint64_t&>(*word)).load(detail::order::relaxed);
 }
-void copy_noted(std::span<const std::byte> from, std::span<std::byte> to) noexcept {
-  note_read(from);
-  note_write(to.first(from.size()));
-  std::ranges::copy(from, to.begin());
-}
 
 }  // namespace
-
-Status PlainFrames::fill(device::FrameBytes to, device::HomePort& home, ByteOffset at) noexcept {
-  return home.read(at, part(to));
-}
-Status PlainFrames::copy_home(device::FrameBytes from, device::HomePort& home, ByteOffset at) noexcept {
-  return home.write(at, part(from));
-}
-Status PlainFrames::zero(device::FrameBytes bytes) noexcept {
-  note_write(part(bytes));
-  std::ranges::fill(part(bytes), std::byte{0});
-  return {};
-}
-Status PlainFrames::read(device::FrameBytes from, std::span<std::byte> into) noexcept {
-  copy_noted(part(from), into);
-  return {};
-}
-Status PlainFrames::write(device::FrameBytes to, std::span<const std::byte> from) noexcept {
-  copy_noted(from, part(to));
-  return {};
-}
-Status PlainFrames::copy(device::FrameBytes from, FrameIndex to) noexcept {
-  copy_noted(part(from), {address(to), from.size.value});
-  return {};
-}
 
 void World::Memory::track_in(WeakMemory& memory) {
   // In the order in which they were asked for.
@@ -100,18 +63,12 @@ World::World(const Options& options)
   for (std::size_t f = 0; f < options.frames; ++f)
     memory.watch({frames_.address(FrameIndex{f}), sizeof(Granule)});
   paged_ = std::make_unique<FewEntries>(region_->paged(), options.granules);
-  for (unsigned i = 0; i < options.copiers; ++i)
-    explorer_.add_thread([this, i] {
-      explorer_.wait_until([&] { return pager_port_ != nullptr || paging_ == nullptr; });
-      if (paging_ == nullptr) return;
-      explorer_.memory().take(&pager_port_);
-      ++copiers_;
-      detail::blockIdx = {1 + i, 0, 0};
-      detail::PagerKernel{}(pager_port_);
-      explorer_.memory().give(&copiers_);
-      --copiers_;
-      Explorer::changed();
-    });
+  Warp::forget_all();
+  for (unsigned block = 0; block <= options.copiers; ++block) {
+    pager_warps_.emplace_back(options.pager_lanes);
+    for (unsigned lane = block == 0 ? 1 : 0; lane < options.pager_lanes; ++lane)
+      add_pager_thread(block, lane);
+  }
   explorer_.add_thread([this] { launch(); });
 }
 
@@ -121,17 +78,27 @@ World::~World() {
   current_ = nullptr;
 }
 
-void World::kernel(std::function<void(World&)> body) {
+void World::kernel(std::function<void(World&)> body) { add_kernel_thread(std::move(body), nullptr, 0); }
+
+void World::warp(std::vector<std::function<void(World&)>> lanes) {
+  Warp& warp = warps_.emplace_back(static_cast<unsigned>(lanes.size()));
+  unsigned lane = 0;
+  for (auto& body : lanes) add_kernel_thread(std::move(body), &warp, lane++);
+}
+
+void World::add_kernel_thread(std::function<void(World&)> body, Warp* warp, unsigned lane) {
   ++kernels_;
-  explorer_.add_thread([this, run = std::move(body)] {
+  explorer_.add_thread([this, warp, lane, run = std::move(body)] {
     explorer_.wait_until([this] { return has_begun_; });
     explorer_.memory().take(&has_begun_);
+    if (warp != nullptr) warp->enter(lane);
     run(*this);
     kernel_thread_has_ended();
   });
 }
 
 void World::kernel_thread_has_ended() noexcept {
+  Warp::leave();
   explorer_.memory().give(&kernels_);
   --kernels_;
   Explorer::changed();
@@ -174,11 +141,32 @@ Status World::run_pager(const detail::PagingPort* port) noexcept {
   explorer_.memory().give(&pager_port_);
   pager_port_ = port;
   Explorer::changed();
-  detail::blockIdx = {};
-  detail::PagerKernel{}(port);
-  explorer_.wait_until([this] { return copiers_ == 0; });
-  explorer_.memory().take(&copiers_);
+  be_pager(port, 0, 0);
+  explorer_.wait_until([this] { return others_of_pager_ == 0; });
+  explorer_.memory().take(&others_of_pager_);
   return {};
+}
+
+void World::add_pager_thread(unsigned block, unsigned lane) {
+  explorer_.add_thread([this, block, lane] {
+    explorer_.wait_until([&] { return pager_port_ != nullptr || paging_ == nullptr; });
+    if (paging_ == nullptr) return;
+    explorer_.memory().take(&pager_port_);
+    ++others_of_pager_;
+    be_pager(pager_port_, block, lane);
+    explorer_.memory().give(&others_of_pager_);
+    --others_of_pager_;
+    Explorer::changed();
+  });
+}
+
+void World::be_pager(const detail::PagingPort* port, unsigned block, unsigned lane) noexcept {
+  pager_warps_[block].enter(lane);
+  // Looked at before anybody else may run.
+  detail::blockIdx = {block, 0, 0};
+  detail::blockDim = {options_.pager_lanes, 1, 1};
+  detail::PagerKernel{}(port);
+  Warp::leave();
 }
 
 std::string World::check() {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <memory>
@@ -14,6 +15,8 @@
 #include "aprime/device_span.hpp"
 #include "host/device/demand_region.hpp"
 #include "tests/explorer/explorer.hpp"
+#include "tests/paging/plain_frames.hpp"
+#include "tests/paging/warp.hpp"
 
 namespace aprime::explored {
 
@@ -32,36 +35,7 @@ enum class Flaw : std::uint8_t {
   releases_nothing,
   acquires_nothing,
   has_no_fences,
-};
-
-/// Frames of one page, in memory that everybody may touch.
-class PlainFrames final : public device::FrameMemory {
- public:
-  explicit PlainFrames(std::size_t frames) : bytes_(frames * kBytes) {}
-
-  std::byte* address(FrameIndex frame) const noexcept override { return &bytes_[frame.value * kBytes]; }
-  Status fill(device::FrameBytes to, device::HomePort& home, ByteOffset at) noexcept override;
-  Status copy_home(device::FrameBytes from, device::HomePort& home, ByteOffset at) noexcept override;
-  Status zero(device::FrameBytes bytes) noexcept override;
-  Status read(device::FrameBytes from, std::span<std::byte> into) noexcept override;
-  Status write(device::FrameBytes to, std::span<const std::byte> from) noexcept override;
-  Status copy(device::FrameBytes from, FrameIndex to) noexcept override;
-  Status open(FrameIndex, FrameCount, Right) noexcept override { return {}; }
-  void close(FrameIndex, FrameCount, Right) noexcept override {}
-  bool is_leased(FrameIndex, FrameCount, Right) const noexcept override { return false; }
-  void label(FrameIndex, FrameCount, device::RegionId, ByteOffset) noexcept override {}
-  void clear_label(FrameIndex, FrameCount) noexcept override {}
-
-  std::span<const std::byte> bytes() const noexcept { return bytes_; }
-
-  static constexpr std::size_t kBytes = 4096;
-
- private:
-  std::span<std::byte> part(const device::FrameBytes& of) const noexcept {
-    return std::span(bytes_).subspan(of.first.value * kBytes + of.offset.value, of.size.value);
-  }
-
-  mutable std::vector<std::byte> bytes_;
+  lets_lanes_pass,  ///< where they are to meet
 };
 
 /// A file of a few granules on a device that has frames for some of them: the library's device code and its
@@ -79,6 +53,8 @@ class World final : private device::FaultHandler, private device::HomePort, priv
     /// While the kernel runs.
     bool has_pager = true;
     unsigned copiers = 0;
+    /// Of each of its warps.
+    unsigned pager_lanes = 1;
     /// A fault of this granule cannot be served.
     std::uint64_t bad_granule = ~std::uint64_t{0};
     Flaw flaw = Flaw::none;
@@ -92,8 +68,10 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  /// A thread of the kernel.
+  /// A thread of the kernel, in a warp of its own.
   void kernel(std::function<void(World&)> body);
+  /// Threads of the kernel that are lanes of one warp.
+  void warp(std::vector<std::function<void(World&)>> lanes);
   /// A thread of the host that uses the file meanwhile.
   void host(std::function<void(World&)> body);
   /// After a run: what is wrong.
@@ -132,6 +110,7 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   /// What device code that makes `after` of `before` leaves in a word.
   std::uint64_t stored(const std::uint64_t* word, std::uint64_t before, std::uint64_t after) noexcept;
   Order ordered(Order how) const noexcept;
+  bool lanes_meet() const noexcept { return options_.flaw != Flaw::lets_lanes_pass; }
   bool is_fenced() const noexcept { return options_.flaw != Flaw::has_no_fences; }
 
  private:
@@ -185,6 +164,10 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   std::span<const std::byte> alias() noexcept override { return {}; }
 
   void launch() noexcept;
+  void add_kernel_thread(std::function<void(World&)> body, Warp* warp, unsigned lane);
+  /// A lane of a warp of the pager other than the very first, which `run_pager` is.
+  void add_pager_thread(unsigned block, unsigned lane);
+  void be_pager(const detail::PagingPort* port, unsigned block, unsigned lane) noexcept;
   Status run_pager(const detail::PagingPort* port) noexcept;
 
   void begin_use(std::uint64_t g) noexcept;
@@ -229,9 +212,12 @@ class World final : private device::FaultHandler, private device::HomePort, priv
   unsigned faults_posted_ = 0;
   bool has_begun_ = false;
   bool was_pinned_ = false;
-  /// For the threads that copy, which end with the one that looks.
+  /// For the pager's other threads, which end with the one that looks.
   const detail::PagingPort* pager_port_ = nullptr;
-  unsigned copiers_ = 0;
+  unsigned others_of_pager_ = 0;
+  /// The pager's by their number.
+  std::deque<Warp> pager_warps_;
+  std::deque<Warp> warps_;
 };
 
 }  // namespace aprime::explored
