@@ -30,8 +30,7 @@ void Reclaimer::run() {
     try {
       if (!inodes_.wait_to_reclaim(&what)) return;
       for (const auto& [directory, name] : what.missing)
-        ::fuse_lowlevel_notify_inval_entry(&session_.fuse(), Source::id_of(*directory), name.data(),
-                                           name.size());
+        session_.forget_missing(Source::id_of(*directory), name);
       if (what.oldest.empty()) continue;
       ids.clear();
       for (const Inode* const inode : what.oldest) ids.push_back(Source::id_of(*inode));

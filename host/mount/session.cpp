@@ -42,6 +42,11 @@ struct PruneHeaders {
   std::uint64_t spare;
 };
 
+struct MissingHeaders {
+  ::fuse_out_header message;
+  ::fuse_notify_inval_entry_out entry;
+};
+
 /// libfuse reports by messages only, to one function for the whole process.
 class LastMessage {
  public:
@@ -240,6 +245,17 @@ bool Session::prune(std::span<const fuse_ino_t> inodes) {
   std::memcpy(message.data(), &headers, sizeof headers);
   std::ranges::copy(std::as_bytes(inodes), message.begin() + sizeof headers);
   return ::write(::fuse_session_fd(session_), message.data(), message.size()) > 0 || errno != EINVAL;
+}
+
+void Session::forget_missing(fuse_ino_t directory, std::string_view name) {
+  // Not by libfuse, which complains of directories that are gone.
+  std::vector<std::byte> message(sizeof(MissingHeaders) + name.size() + 1);
+  const MissingHeaders headers{{static_cast<std::uint32_t>(message.size()), FUSE_NOTIFY_INVAL_ENTRY, 0},
+                               {directory, static_cast<std::uint32_t>(name.size()), 0}};
+  std::memcpy(message.data(), &headers, sizeof headers);
+  std::ranges::copy(std::as_bytes(std::span(name)), message.begin() + sizeof headers);
+  [[maybe_unused]] const ::ssize_t sent =
+      ::write(::fuse_session_fd(session_), message.data(), message.size());
 }
 
 bool Session::has_ended() const noexcept {

@@ -69,6 +69,10 @@ class Session {
   /// False if it cannot be told so, as before Linux 6.18. \throws std::bad_alloc
   bool prune(std::span<const fuse_ino_t> inodes);
 
+  /// Has the kernel forget that a directory has no such entry. The directory may be gone. Waits for requests
+  /// about it. \throws std::bad_alloc
+  void forget_missing(fuse_ino_t directory, std::string_view name);
+
   /// Whether the kernel has ended it: it was unmounted and is used by nobody, or its connection was ended.
   /// What is mounted at its place by then is something else.
   bool has_ended() const noexcept;
